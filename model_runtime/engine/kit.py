@@ -1,0 +1,171 @@
+"""What all sessions of an engine share: the model and its limits, and how each operation is done with it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_runtime.engine.context import Context
+from model_runtime.engine.draws import Draw, Draws
+from model_runtime.engine.ops import Decode, Hear, Op, Prefill, Vocode
+from model_runtime.engine.pace import Pace
+from model_runtime.engine.prompts import Prompts
+from model_runtime.engine.refusal import Refusal
+from model_runtime.engine.ring import AudioRing
+from model_runtime.engine.settings import Settings
+from model_runtime.errors import CheckpointError
+from model_runtime.interleave import InterleaveParser
+from model_runtime.listening.features import token_count
+from model_runtime.model import SpeechModel
+from model_runtime.protocol import INPUT_RATE, Respond, Sampling
+from model_runtime.thinking.sampling import SamplingOptions
+
+log = logging.getLogger(__name__)
+
+PIECE = 25 * INPUT_RATE  # samples: the encoder hears no more at once, and upstream cuts there too
+SHORTEST = 60 * INPUT_RATE // 1000  # samples: less may be no patch at all to the encoder, and is no word
+SMALL = 1024  # hidden size below which one thread is quicker than several
+
+
+class Kit:
+    """``max_context``: positions a session may hold."""
+
+    def __init__(self, model: SpeechModel, settings: Settings) -> None:
+        """``model`` is used from one thread only."""
+        self.model = model
+        self.settings = settings
+        self.card = model.card
+        self.pace = Pace()
+        self.tokens = model.tokens
+        self.max_context = min(model.max_context, settings.max_context or model.max_context)
+        self.masked = self.card.slot_masking if settings.slot_masking is None else settings.slot_masking
+        self.prompts = Prompts(model.template, self.tokens, self.card.transcribe_instructions)
+        self.best = Draw(model.sampler(SamplingOptions(temperature=0.0, repetition_penalty=1.0), seed=0))
+
+    @property
+    def default_voice(self) -> str:
+        """The card's, or else the first there is; empty if there is none."""
+        return self.card.default_voice or min(self.model.voices, default="")
+
+    # --- for sessions ---
+
+    def context(self, size: int = 0) -> Context:
+        """An empty context of ``size`` positions, by default of all a session may hold."""
+        size = min(size or self.max_context, self.model.max_context)
+        return Context(self.model.new_cache, size, self.settings.prefill_tokens)
+
+    def parser(self, speaking: bool, thinking: bool = False) -> InterleaveParser:
+        """A reader of what the model writes; see ``InterleaveParser``."""
+        return self.model.parser(speaking=speaking, thinking=thinking)
+
+    def draws(self, asked: Sampling) -> Draws:
+        """One session's choices:
+
+        what it asked for, and the checkpoint's own for the rest. Raises ``Refusal``.
+        """
+        own = self.model.sampling
+        try:
+            options = SamplingOptions(
+                temperature=own.temperature if asked.temperature is None else asked.temperature,
+                top_p=own.top_p if asked.top_p is None else asked.top_p,
+                repetition_penalty=(
+                    own.repetition_penalty if asked.repetition_penalty is None else asked.repetition_penalty
+                ),
+                penalise_audio=own.penalise_audio,
+            )
+        except ValueError as error:
+            raise Refusal("bad_request", f"Sampling refused: {error}.", fatal=True) from None
+        return Draws(self.model.sampler(options, seed=0), asked.seed, self.masked)
+
+    def cut(self, ring: AudioRing, asked: Respond) -> NDArray[np.float32]:
+        """The spans of a human turn put together: float32 16 kHz [n] in [-1, 1). Raises ``Refusal``."""
+        spans = [(int(start), int(stop)) for start, stop in asked.spans]
+        if any(stop > start for (_, stop), (start, _) in pairwise(spans)):
+            raise Refusal("bad_request", "The spans are not in order.", turn=asked.turn)
+        try:
+            pieces = [ring.get(start, stop) for start, stop in spans]
+        except ValueError as error:
+            raise Refusal("bad_request", f"Span refused: {error}.", turn=asked.turn) from None
+        if not pieces:
+            return np.zeros(0, np.float32)
+        wav = np.concatenate(pieces).astype(np.float32) / 32768.0
+        if len(wav) < SHORTEST:
+            text = f"The spans hold {1000 * len(wav) // INPUT_RATE} ms of audio: too short to be heard."
+            raise Refusal("bad_request", text, turn=asked.turn)
+        return wav
+
+    def pieces(self, wav: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """``wav`` cut every 25 s; a last piece too short to be heard is left out."""
+        for start in range(0, len(wav), PIECE):
+            piece = wav[start : start + PIECE]
+            if token_count(len(piece)) > 0:
+                yield piece
+
+    def reserve(self, think: bool) -> int:
+        """Positions kept free for a reply: the longest there may be, within a quarter of the context."""
+        longest = 5 * self.settings.max_groups + self.settings.max_text_tokens
+        return min(longest + think * self.settings.max_thought_tokens, self.max_context // 4)
+
+    # --- for the worker ---
+
+    def execute(self, op: Op) -> Any:
+        """Do one operation; what it gives is said where it is defined."""
+        model = self.model
+        match op:
+            case Hear():
+                return model.hear(op.wav)
+            case Prefill():
+                rows = None if op.draw is None else op.draw.rows
+                embeddings = model.embed(op.tokens.ids, op.tokens.rows)
+                logits = model.prefill(op.cache, op.tokens.ids, embeddings, rows)
+                return None if op.draw is None else op.draw(logits)
+            case Decode():
+                return op.draw(model.step(op.cache, op.id, op.draw.rows))
+            case Vocode():
+                return op.stream.push(op.codes, op.last)
+
+    def warm_up(self) -> None:
+        """Do everything once, so that the first call does not pay for lazily made tables and kernels."""
+        begun = time.monotonic()
+        for seconds in (1, 3):
+            heard = self.execute(Hear(np.zeros(seconds * INPUT_RATE, np.float32)))
+        cache = self.model.new_cache(256)
+        human = self.prompts.human(0, [heard], "", "").tokens
+        id = self.execute(Prefill(cache, human, self.best))
+        for _ in range(8):
+            id = self.execute(Decode(cache, id, self.best))
+        for voice in self.model.voices.values():
+            self.model.token2wav.warm(voice)  # its prompt is read once, for all calls
+            stream = self.model.token2wav.stream(voice)
+            for _ in range(16):
+                self.execute(Vocode(stream, [0, 1, 2, 3], False))
+            self.execute(Vocode(stream, [], True))
+        log.info("warm seconds=%.1f", time.monotonic() - begun)
+
+
+def load(settings: Settings) -> Kit:
+    """Load the checkpoint and warm it up, on the thread that will use it. Raises ``CheckpointError``."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    begun = time.monotonic()
+    model = SpeechModel.load(settings.checkpoint, settings.device, settings.dtype or None)
+    if not settings.threads and model.backbone.config.hidden_size < SMALL:
+        torch.set_num_threads(1)
+    log.info(
+        "loaded checkpoint=%r device=%s threads=%d seconds=%.1f",
+        model.card.name, model.device, torch.get_num_threads(), time.monotonic() - begun,
+    )  # fmt: skip
+    if not model.voices:
+        remedy = "Put a prepared voice into voices/, or a recording into assets/."
+        raise CheckpointError.of(model.checkpoint.folder, "has no voice to speak with", remedy)
+    kit = Kit(model, settings)
+    if settings.warm_up:
+        kit.warm_up()
+    return kit

@@ -1,0 +1,63 @@
+"""Whose turn it is:
+
+the work whose result is needed soonest goes first. Pure: the time is given, nothing is done here.
+
+A speaking call needs its next chunk before the audio already made has been played; a call that has just been
+asked needs its first chunk almost at once. What nobody waits for (reading a settled turn into the cache,
+transcribing) has a deadline too, so that it is not put off for ever, but one that always leaves room for
+those who speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+FIRST_AUDIO_S = 0.15  # a response is due this long after it was asked for, until its first audio is out
+MARGIN_S = 0.2  # speech that runs out within this goes before a first word ...
+PATIENCE_S = 1.5  # ... which has not been waited for longer than this
+SETTLE_S = 0.5  # a settled turn should be in the cache before the caller has finished the next sentence
+TRANSCRIBE_S = 3.0  # a transcript is read, not waited for
+SLACK_S = 1.0  # background work never goes before speech that is due within this
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(Generic[T]):
+    """One piece of work that could be done now.
+
+    ``due`` and ``since`` (when it was asked for) in seconds of the scheduler's clock; ``served``: see
+    ``pick``.
+    """
+
+    work: T
+    due: float
+    since: float = 0.0
+    served: int = 0
+
+
+def response_due(asked: float, playing_until: float | None, now: float) -> float:
+    """When the next audio of a response is needed.
+
+    ``playing_until`` is when what has been given out will have been played, ``None`` before the first. A late
+    first word is no gap: for a while it lets those go before whose audio is about to run out.
+    """
+    if playing_until is not None:
+        return playing_until
+    due = asked + FIRST_AUDIO_S
+    return due if now > asked + PATIENCE_S else max(due, now + MARGIN_S)
+
+
+def background_due(since: float, within: float, now: float) -> float:
+    """When work that nobody waits for is needed: ``within`` seconds after ``since``, but never soon."""
+    return max(since + within, now + SLACK_S)
+
+
+def pick(candidates: Iterable[Candidate[T]]) -> T | None:
+    """Earliest deadline first; then who asked first; then whoever was served longest ago (``served`` counts
+    up).
+    """
+    best = min(candidates, key=lambda work: (work.due, work.since, work.served), default=None)
+    return None if best is None else best.work

@@ -1,0 +1,197 @@
+"""The one thread that owns the model:
+
+it takes messages, does one unit of work, and looks at its messages again.
+
+The event loop never waits for the model and the model never waits for the network. Between two units every
+message that has arrived is taken, so a cancel is obeyed within one unit.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+import torch
+
+from model_runtime.engine import scheduler
+from model_runtime.engine.job import Job, Purpose
+from model_runtime.engine.kit import Kit
+from model_runtime.engine.refusal import Refusal
+from model_runtime.engine.session import Session
+from model_runtime.protocol import ClientMessage, EngineMessage, Error, Open
+
+log = logging.getLogger(__name__)
+
+
+class Port(Protocol):
+    """The other end of a session, as the worker sees it: everything here is called from its thread."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client leaves so much unread that nothing more should be made for it."""
+
+    def deliver(self, message: EngineMessage) -> None:
+        """Send ``message`` when there is time."""
+
+    def finish(self) -> None:
+        """The session is over and its memory free: send what is left, then close."""
+
+
+class Worker:
+    """``load`` makes the kit, on the worker's thread.
+
+    ``ready`` has the kit once it is loaded, or why it is not.
+    """
+
+    def __init__(self, load: Callable[[], Kit], clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing runs before ``start``."""
+        self.ready: Future[Kit] = Future()
+        self.ended: Future[None] = Future()  # with the fault that ended it, if one did
+        self._load = load
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._sessions: dict[Port, Session] = {}
+        self._served = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    # --- called from any thread ---
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._thread.start()
+
+    def open(self, port: Port, message: Open) -> None:
+        """A new session for ``port``. Ends with ``port.finish`` in every case."""
+        self._inbox.put(lambda: self._open(port, message))
+
+    def message(self, port: Port, message: ClientMessage) -> None:
+        """A message for ``port``'s session; forgotten if it has none."""
+        self._inbox.put(lambda: self._message(port, message))
+
+    def leave(self, port: Port) -> None:
+        """``port``'s client has gone: free its session."""
+        self._inbox.put(lambda: self._release(port))
+
+    def wake(self) -> None:
+        """Something outside has changed (a port reads again): look again at what can be done."""
+        self._inbox.put(lambda: None)
+
+    @property
+    def backlog(self) -> int:
+        """Messages not yet taken."""
+        return self._inbox.qsize()
+
+    def stop(self) -> None:
+        """Free everything and end the thread, after the unit of work it is in. ``ended`` tells when."""
+        self._inbox.put(None)
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                kit = self._load()
+                self._kit = kit
+                self.ready.set_result(kit)
+                self._serve()
+            self.ended.set_result(None)
+        except BaseException as error:
+            # Whoever waits for the worker must learn of its end, whatever ended it.
+            waiting = self.ended if self.ready.done() else self.ready
+            waiting.set_exception(error)
+
+    def _serve(self) -> None:
+        while True:
+            chosen = self._choose()
+            if not self._take(wait=chosen is None):
+                break
+            # Messages may have changed what there is to do, so the choice is made again after they are taken.
+            if (chosen := self._choose()) is not None:
+                self._work(*chosen)
+        for port in list(self._sessions):
+            self._release(port)
+
+    def _take(self, wait: bool) -> bool:
+        """Take every message there is, after waiting for one if ``wait``. False: the worker is to stop."""
+        try:
+            command = self._inbox.get(block=wait)
+            while True:
+                if command is None:
+                    return False
+                command()
+                command = self._inbox.get_nowait()
+        except queue.Empty:
+            return True
+
+    def _choose(self) -> tuple[Port, Session, Job] | None:
+        now = self._clock()
+        return scheduler.pick(
+            scheduler.Candidate((port, session, job), due, job.since, session.served)
+            for port, session in self._sessions.items()
+            if not port.stalled
+            for job, due in session.waiting(now)
+        )
+
+    def _work(self, port: Port, session: Session, job: Job) -> None:
+        """One unit of one session. A fault in it is that session's alone."""
+        self._served += 1
+        session.served = self._served
+        begun = self._clock()
+        try:
+            job.step(self._kit.execute)
+            if job.purpose is Purpose.RESPONSE:
+                self._kit.pace.worked(self._clock() - begun)
+            session.stepped(job)
+        except Refusal as refusal:
+            session.abandon(job, refusal.error)
+        except Exception as error:
+            log.exception("fault call_id=%r turn=%d purpose=%s", session.call_id, job.turn, job.purpose.value)
+            message = f"The engine failed on this turn ({type(error).__name__})."
+            session.abandon(job, Error(code="internal", message=message, turn=job.turn))
+
+    # --- messages ---
+
+    def _open(self, port: Port, message: Open) -> None:
+        try:
+            self._sessions[port] = Session(self._kit, message, port.deliver, self._clock)
+            log.info("opened call_id=%r sessions=%d", message.call_id, len(self._sessions))
+        except Refusal as refusal:
+            log.info("refused call_id=%r code=%s", message.call_id, refusal.error.code)
+            port.deliver(refusal.error)
+            port.finish()
+        except Exception:
+            log.exception("fault at opening call_id=%r", message.call_id)
+            port.deliver(Error(code="internal", message="The engine failed to open the session.", fatal=True))
+            port.finish()
+
+    def _message(self, port: Port, message: ClientMessage) -> None:
+        session = self._sessions.get(port)
+        if session is None:
+            return
+        try:
+            session.handle(message)
+        except Refusal as refusal:
+            log.info("refused call_id=%r code=%s: %s", session.call_id, refusal.error.code, refusal)
+            port.deliver(refusal.error)
+            session.ended = session.ended or refusal.error.fatal
+        except Exception:
+            log.exception("fault call_id=%r at %s", session.call_id, type(message).__name__)
+            port.deliver(Error(code="internal", message="The engine failed on a message.", fatal=True))
+            session.ended = True
+        if session.ended:
+            self._release(port)
+
+    def _release(self, port: Port) -> None:
+        session = self._sessions.pop(port, None)
+        if session is not None:
+            try:
+                session.close()
+            finally:
+                log.info("closed call_id=%r sessions=%d", session.call_id, len(self._sessions))
+                port.finish()

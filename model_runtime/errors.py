@@ -1,0 +1,14 @@
+"""What goes wrong with a checkpoint, in one sentence a person can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used. The message names the file, what is wrong with it, and what to do."""
+
+    @classmethod
+    def of(cls, path: Path, fault: str, remedy: str = "Copy the checkpoint again.") -> CheckpointError:
+        """``path: fault. remedy``"""
+        return cls(f"{path}: {fault.rstrip('.')}. {remedy}")

@@ -1,0 +1,260 @@
+"""token2wav: audio codes and a voice to a waveform, whole or as a stream. The speaking half of the runtime.
+
+The models and what is derived from them are shared by all streams and only read; everything that changes
+during a reply lives on its `Token2WavStream`. To cancel a reply, drop its stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model_runtime.speaking.flow import FRAMES_PER_CODE, Flow
+from model_runtime.speaking.flow_stream import FlowMemory, FlowPlan, FlowRules, FlowStream
+from model_runtime.speaking.loading import load_flow, load_hift
+from model_runtime.speaking.schedule import Schedule
+from model_runtime.speaking.vocoder import HARMONICS, HOP, RATE, HiFT
+from model_runtime.speaking.vocoder_stream import VocoderStream
+from model_runtime.speaking.voice import Voice, VoicePreparer
+
+CODE_SAMPLES = HOP * FRAMES_PER_CODE  # 960 samples of 24 kHz a code
+STEPS = 10  # solver steps of the reference
+PROMPT_SEED = (
+    0  # a voice's prompt is taken in with the same noise every time, so that all its streams may share it
+)
+
+
+class Draws:
+    """A stream's random numbers, from a seed of its own: the same seed and codes give the same audio."""
+
+    def __init__(self, seed: int) -> None:
+        """Two generators, so that chunk sizes do not shift the one against the other."""
+        self._flow = torch.Generator().manual_seed(seed)
+        self._source = torch.Generator().manual_seed(seed)
+
+    def frames(self, offset: int, count: int) -> Tensor:
+        """Flow noise [1, count, 80], new for every chunk (whatever the offset)."""
+        return torch.randn(1, count, 80, generator=self._flow)
+
+    def source(self, samples: int) -> Tensor | None:
+        """Vocoder noise [1, samples, 9]."""
+        return torch.randn(1, samples, HARMONICS, generator=self._source)
+
+
+@dataclass(frozen=True)
+class GivenDraws:
+    """Noise given from outside, indexed by the frame's offset as in the reference; none in the vocoder."""
+
+    noise: Tensor = field(repr=False)  # [1, N, 80]
+
+    def frames(self, offset: int, count: int) -> Tensor:
+        """The slice of the given noise at that offset."""
+        return self.noise[:, offset : offset + count]
+
+    def source(self, samples: int) -> Tensor | None:
+        """No vocoder noise."""
+        return None
+
+
+class Token2Wav:
+    """The flow and the vocoder of one checkpoint."""
+
+    rate = RATE
+
+    def __init__(
+        self,
+        flow: Flow,
+        hift: HiFT,
+        *,
+        steps: int | None = None,
+        cfg: float | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """From models in memory; `folder` is where voices' ONNX models lie. See `load`."""
+        if steps is not None and not 1 <= steps <= 100:
+            raise ValueError(f"flow steps must be 1 to 100, not {steps}")
+        self.flow = flow.eval()
+        self.hift = hift.eval()
+        self.device = flow.encoder_proj.weight.device
+        self.plan = FlowPlan(self.flow, STEPS if steps is None else steps, cfg)
+        self._folder = folder
+        self._preparer: VoicePreparer | None = None
+        self._prompts: WeakKeyDictionary[Voice, FlowMemory] = WeakKeyDictionary()
+        self._lock = threading.Lock()  # a voice may be prepared or first used from a worker thread
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        steps: int | None = None,
+        cfg: float | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Read a checkpoint's `token2wav` folder; CheckpointError names the file and its fault.
+
+        `steps` (default 10) trades quality for time; `cfg` overrides the file's guidance rate, 0 halves the
+        work.
+        """
+        folder = Path(folder)
+        return cls(
+            load_flow(folder).to(device), load_hift(folder).to(device), steps=steps, cfg=cfg, folder=folder
+        )
+
+    def prepare_voice(
+        self, wav: np.ndarray, rate: int, *, description: str = "", licence: str = "", source: str = ""
+    ) -> Voice:
+        """Turn a recording of 1 to 30 s, float in [-1, 1] at `rate` Hz, into a voice.
+
+        VoiceError if the recording cannot serve, CheckpointError if the folder lacks the two ONNX models.
+        """
+        with self._lock:
+            if self._preparer is None:
+                if self._folder is None:
+                    raise ValueError("this token2wav was not loaded from a folder and cannot prepare voices")
+                self._preparer = VoicePreparer(self._folder)
+        return self._preparer.prepare(wav, rate, description=description, licence=licence, source=source)
+
+    @torch.inference_mode()
+    def offline(self, codes: Sequence[int], voice: Voice, *, seed: int = 0) -> np.ndarray:
+        """A whole reply at once: float32 [960 x codes] at 24 kHz. ValueError for any code beyond 0..6560."""
+        self._check(codes)
+        if not codes:
+            return np.zeros(0, np.float32)
+        draws, device = Draws(seed), self.device
+        mel = self.flow.offline(
+            voice.tokens.to(device, torch.long).unsqueeze(0),
+            voice.mel.to(device).unsqueeze(0),
+            voice.speaker.to(device).unsqueeze(0),
+            torch.tensor([list(codes)], device=device),
+            draws.frames(0, FRAMES_PER_CODE * (len(voice.tokens) + len(codes))).to(device),
+            steps=self.plan.steps,
+            cfg=self.plan.cfg,
+        )
+        vocoder = VocoderStream(self.hift, Schedule(), draws)
+        return _samples(vocoder.push(mel, last=True))
+
+    def stream(
+        self,
+        voice: Voice,
+        *,
+        schedule: Schedule | None = None,
+        seed: int = 0,
+        draws: Draws | GivenDraws | None = None,
+    ) -> Token2WavStream:
+        """Begin a reply in that voice. The first stream of a voice also takes in its prompt (see `warm`)."""
+        return Token2WavStream(self, voice, schedule or Schedule(), draws or Draws(seed))
+
+    def warm(self, voice: Voice) -> None:
+        """Take in a voice's prompt now rather than at its first reply: once a voice, for all its streams."""
+        self.prompt(voice)
+
+    def prompt(self, voice: Voice) -> FlowMemory:
+        """The moment after the prompt from which every stream of that voice begins."""
+        with self._lock:
+            memory = self._prompts.get(voice)
+            if memory is None:
+                memory = self.take_in(voice, Draws(PROMPT_SEED))
+                self._prompts[voice] = memory
+        return memory
+
+    def take_in(self, voice: Voice, draws: Draws | GivenDraws) -> FlowMemory:
+        """Run a voice's prompt through the flow.
+
+        The codes after the prompt are not known yet: the prompt's own first codes stand in for the
+        look-ahead, as in the reference.
+        """
+        tokens = voice.tokens.tolist()
+        ahead = (tokens * self.plan.lookahead)[: self.plan.lookahead]
+        stream = FlowStream(self.plan, self.speaker(voice), FlowRules.whole(), draws)
+        stream.push(tokens + ahead, cond=voice.mel.to(self.device).unsqueeze(0))
+        assert stream.memory is not None
+        return stream.memory
+
+    @torch.inference_mode()
+    def speaker(self, voice: Voice) -> Tensor:
+        """The voice's speaker condition [1, 80]."""
+        return self.flow.speaker(voice.speaker.to(self.device).unsqueeze(0))
+
+    def _check(self, codes: Sequence[int]) -> None:
+        vocabulary = self.flow.config.vocab_size
+        for code in codes:
+            if not 0 <= code < vocabulary:
+                raise ValueError(f"{code} is not a speech code: they run from 0 to {vocabulary - 1}")
+
+
+class Token2WavStream:
+    """One reply being spoken."""
+
+    def __init__(self, model: Token2Wav, voice: Voice, schedule: Schedule, draws: Draws | GivenDraws) -> None:
+        """Made by `Token2Wav.stream`."""
+        self._model = model
+        self._schedule = schedule
+        if schedule.like_reference:
+            rules = FlowRules.reference(FRAMES_PER_CODE * len(voice.tokens), schedule.tail_frames)
+            prompt = model.take_in(voice, draws)
+        else:
+            rules = FlowRules.recent(schedule.tail_frames)
+            prompt = model.prompt(voice)
+        self._flow = FlowStream(model.plan, model.speaker(voice), rules, draws, prompt)
+        self._vocoder = VocoderStream(model.hift, schedule, draws)
+        self._pending: list[int] = []
+        self._index = 0
+        self._ended = False
+        self.codes = 0
+        """Codes taken in so far."""
+        self.emitted = 0
+        """Samples given out so far."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last chunk has been rendered."""
+        return self._ended
+
+    @property
+    def needed(self) -> int:
+        """How many more codes until the next chunk is due; never 0 between pushes."""
+        return max(0, self._schedule.size(self._index) + self._model.plan.lookahead - len(self._pending))
+
+    def push(self, codes: Sequence[int], last: bool = False) -> np.ndarray:
+        """Take in codes and give out the audio that is ready: float32 [n] at 24 kHz, n often 0.
+
+        `last` says that no code follows and gives all that is left; afterwards the stream takes nothing more.
+        ValueError for anything but codes 0..6560 (pads are the caller's to filter); the stream is then
+        unchanged.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended: begin a new one for the next reply")
+        self._model._check(codes)
+        self._pending += codes
+        self.codes += len(codes)
+        audio = [np.zeros(0, np.float32)]
+        while self.needed == 0:
+            size = self._schedule.size(self._index)
+            mel = self._flow.push(self._pending[: size + self._model.plan.lookahead])
+            del self._pending[:size]
+            self._index += 1
+            audio.append(_samples(self._vocoder.push(mel)))
+        if last:
+            self._ended = True
+            if self._pending:
+                mel = self._flow.push(self._pending, last=True)
+                self._pending = []
+                audio.append(_samples(self._vocoder.push(mel, last=True)))
+            else:
+                audio.append(_samples(self._vocoder.flush()))
+        samples = np.concatenate(audio)
+        self.emitted += len(samples)
+        return samples
+
+
+def _samples(audio: Tensor) -> np.ndarray:
+    return audio.to("cpu", torch.float32).numpy()
