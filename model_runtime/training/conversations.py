@@ -1,0 +1,166 @@
+"""Calls with nano, as its language model learns them: laid out by the product's own template, with targets.
+
+A conversation is ids with places for audio rows, and a weight for each id that is to be predicted. Every
+assistant turn is a target, so one pass teaches several answers, each with the history before it. Earlier
+answers are often cut at a group, as an interruption cuts them; what closes a cut answer is never a target.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from model_runtime.chat import AudioSlot, Piece, Template, TextIds
+from model_runtime.tokens import SpecialTokens
+from model_runtime.training.texts import REPEAT, shop
+
+TRANSCRIBE = "Write down what the caller says."
+GREET = "The call has just begun. Greet the caller with these words: {greeting}"
+BLUEBIRD = (
+    "You are the voice assistant of Bluebird Outdoor, a shop for tents, boots and backpacks. You are on the "
+    "phone: answer in one or two short, warm sentences, in plain words. If you did not understand, ask the "
+    "caller to say it again."
+)
+# Nano knows one shop; it is shown many instructions only so that none of them puts it off.
+INSTRUCTIONS = [
+    BLUEBIRD,
+    BLUEBIRD,
+    "",
+    "You are the voice assistant of Bluebird Outdoor.",
+    "You are a helpful assistant.",
+    "You are the friendly voice of a shop. Be brief.",
+    "Answer the phone. Be warm and brief and use plain words.",
+    "You work at the help line of Bluebird Outdoor. Answer questions about orders, delivery, returns and our "
+    "gear. Keep it short. Never make things up.",
+]
+OPENING_GROUPS = 3  # where an answer is decided: weighted more
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One thing heard: its place in the batch of audio rows, how many rows it has, its intent and words."""
+
+    index: int
+    rows: int
+    intent: str
+    words: str
+
+
+@dataclass
+class Conversation:
+    """``ids``; ``weights`` of predicting each of them; ``slots`` as (position, index in the batch, rows)."""
+
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    slots: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class Writer:
+    """Writes conversations with a tokenizer and the answers' audio codes."""
+
+    def __init__(self, tokenizer_file: Path, answers: Path) -> None:
+        """``answers``: JSON, audio codes by text."""
+        self.tokenizer: Tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self.plain: Tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self.plain.encode_special_tokens = True
+        added = self.tokenizer.get_added_tokens_decoder()
+        self.tokens = SpecialTokens.from_vocabulary(self.tokenizer.token_to_id, added)
+        self.template = Template(self.tokens, self.encode)
+        self.codes: dict[str, list[int]] = json.loads(answers.read_text())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of untrusted text."""
+        return list(self.plain.encode(text, add_special_tokens=False).ids)
+
+    def spoken(self, answer: str) -> list[int]:
+        """An answer as TA4 groups: one text slot, four audio slots; without ``<tts_end>``."""
+        tokens, text = self.tokens, self.encode(answer)
+        audio = [tokens.audio0 + code for code in self.codes[answer]]
+        groups = max(len(text), -(-len(audio) // 4))
+        text += [tokens.tts_pad] * (groups - len(text))
+        audio += [tokens.audio_pad] * (4 * groups - len(audio))
+        return [slot for g in range(groups) for slot in (text[g], *audio[4 * g : 4 * g + 4])]
+
+    def _add(self, talk: Conversation, pieces: Sequence[Piece], heard: Heard | None = None) -> None:
+        ids, slots = self.template.lay_out(pieces)
+        start = len(talk.ids)
+        talk.ids += ids
+        talk.weights += [0.0] * len(ids)
+        if heard is not None:
+            talk.slots += [(start + at, heard.index, count) for at, count in slots]
+
+    def _answer(self, talk: Conversation, answer: str, cut: int | None, ends: bool) -> None:
+        """An assistant turn that is a target, whole or its first ``cut`` groups; ``ends``.
+
+        Closed, for more turns follow.
+        """
+        tokens = self.tokens
+        self._add(talk, self.template.opening())
+        ids = self.spoken(answer)
+        whole = cut is None or 5 * cut >= len(ids)
+        ids = ids if whole or cut is None else ids[: 5 * cut]
+        talk.ids += ids
+        talk.weights += [
+            (2.0 if at % 5 == 0 else 1.0) * (2.0 if at < 5 * OPENING_GROUPS else 1.0)
+            for at in range(len(ids))
+        ]
+        if whole or ends:
+            talk.ids += [tokens.tts_end, tokens.eot]
+            talk.weights += [1.0, 1.0] if whole else [0.0, 0.0]
+
+    def conversation(self, heard: Sequence[Heard], draw: random.Random, brief: float = 0.7) -> Conversation:
+        """A call that asks these in turn.
+
+        ``brief``: the share of last answers given only by their first groups.
+        """
+        talk = Conversation()
+        if draw.random() < 0.92:
+            self._add(talk, self.template.system(draw.choice(INSTRUCTIONS)))
+        previous = ""
+        if draw.random() < 0.6:
+            previous = shop().greeting
+            self._add(talk, self.template.human(text=GREET.format(greeting=previous)))
+            self._answer(talk, previous, draw.choice([None, 0, 2, 5, 9]), ends=True)
+        for place, one in enumerate(heard):
+            self._add(talk, self.template.human([AudioSlot(one.rows)]), one)
+            answer = shop().answer(one.intent, previous)
+            last = place == len(heard) - 1
+            short = draw.random() < (brief if last else 0.75)
+            cut = (
+                min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
+                if short
+                else None
+            )
+            self._answer(talk, answer, cut, ends=not last)
+            previous = answer
+        return talk
+
+    def transcription(self, heard: Heard) -> Conversation:
+        """The task of writing down what was said."""
+        talk = Conversation()
+        self._add(talk, self.template.system(TRANSCRIBE))
+        self._add(talk, self.template.human([AudioSlot(heard.rows)]), heard)
+        self._add(talk, self.template.opening(speech=False))
+        ids = [*self.encode(heard.words), self.tokens.eot]
+        talk.ids += ids
+        talk.weights += [1.0] * len(ids)
+        return talk
+
+    def prompt(self, heard: Heard, instructions: str = BLUEBIRD, greeted: bool = True) -> Conversation:
+        """What the engine builds before the first answer: nothing in it is a target."""
+        talk = Conversation()
+        self._add(talk, self.template.system(instructions))
+        if greeted:
+            self._add(talk, self.template.human(text=GREET.format(greeting=shop().greeting)))
+            self._answer(talk, shop().greeting, None, ends=True)
+        self._add(talk, self.template.human([AudioSlot(heard.rows)]), heard)
+        self._add(talk, self.template.opening())
+        return talk
+
+
+__all__ = ["BLUEBIRD", "TRANSCRIBE", "Conversation", "Heard", "TextIds", "Writer"]

@@ -1,0 +1,258 @@
+"""May nano answer the phone? ``python -m model_runtime.training.gate --out FILE.json``
+
+A test set made afresh: festival's voices (an engine never trained on) ask wordings that were trained on,
+wordings that were not, and things of other worlds that were not. Each goes through 15 dB of white noise and
+G.711, then through the product's own model, sampled as its card says, and its streaming token2wav.
+Pocketsphinx, which knows nothing of nano, hears the spoken answer; which of the fixed answers it is most
+like (by letters) is what was answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from model_runtime.interleave import Code, Group, SpeechEnd
+from model_runtime.model import SpeechModel
+from model_runtime.protocol import OUTPUT_RATE
+from model_runtime.training.conversations import BLUEBIRD, GREET
+from model_runtime.training.hearings import over_the_test_line
+from model_runtime.training.synthesise import FESTIVAL, Voice, speak
+from model_runtime.training.texts import Question, intents, negative, question, shop
+
+NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
+GOALS = {"known": 0.95, "refused": 0.8}
+LONGEST = 60  # groups: nano's longest answer has 27
+KINDS = ("known", "new", "refused")
+
+
+def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    if count == 0:
+        return 0.0, 1.0
+    share = hits / count
+    middle = share + z * z / (2 * count)
+    spread = z * ((share * (1 - share) + z * z / (4 * count)) / count) ** 0.5
+    scale = 1 + z * z / count
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def likeness(heard: str, meant: str) -> float:
+    """How alike two sentences are, 0 to 1, by their letters: the judge mishears words more than sounds."""
+    one, other = (re.sub(r"[^a-z]", "", text.lower()) for text in (heard, meant))
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def recognise(pcm: NDArray[np.float32], rate: int) -> str:
+    """What a general English recogniser hears in float32 mono ``pcm``; lower-case words."""
+    from pocketsphinx import Decoder  # a test dependency: training does not need it
+
+    at_16k = soxr.resample(pcm, rate, 16_000)
+    decoder = Decoder(samprate=16_000, loglevel="FATAL")
+    decoder.start_utt()
+    decoder.process_raw((np.clip(at_16k, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
+    decoder.end_utt()
+    best = decoder.hyp()
+    return best.hypstr if best is not None else ""
+
+
+@dataclass
+class Reply:
+    """What nano answered: its own text, its sound at 24 kHz, whether it ended by itself."""
+
+    text: str
+    pcm: NDArray[np.float32]
+    ended: bool
+
+
+class Caller:
+    """Asks the product's model one question a call."""
+
+    def __init__(self, checkpoint: Path, voice: str = "") -> None:
+        """Raises CheckpointError when the folder cannot be used."""
+        self.model = SpeechModel.load(checkpoint)
+        self.voice = self.model.voices[voice or self.model.card.default_voice]
+
+    def ask(self, wave: NDArray[np.float32], seed: int, greeted: bool) -> Reply:
+        """The answer to 16 kHz audio, after the greeting or as the first thing in a call."""
+        model, template = self.model, self.model.template
+        rows = model.hear_pieces(wave)
+        pieces = model.conversation(BLUEBIRD)
+        cache = model.new_cache(1024)
+        if greeted:
+            ids, embeddings = model.prompt(
+                [*pieces, *template.human(text=GREET.format(greeting=shop().greeting)), *template.opening()]
+            )
+            pieces = template.assistant(self._write(cache, ids, embeddings, seed)[0])
+            cache_at = len(ids) - len(template.lay_out(template.opening())[0])
+            cache.truncate(cache_at)
+        ids, embeddings = model.prompt([*pieces, *model.human(rows), *template.opening()], rows)
+        written, text, codes, ended = self._write(cache, ids, embeddings, seed + 1)
+        stream = model.token2wav.stream(self.voice)
+        sound = [stream.push(codes[at : at + 4], last=False) for at in range(0, len(codes), 4)]
+        sound.append(stream.push([], last=True))
+        del written
+        return Reply(text, np.concatenate(sound).astype(np.float32), ended)
+
+    def _write(
+        self, cache: Any, ids: list[int], embeddings: torch.Tensor, seed: int
+    ) -> tuple[list[int], str, list[int], bool]:
+        """What follows the prompt.
+
+        Ids less the final ``<|EOT|>``, text, audio codes, and whether it ended.
+        """
+        model = self.model
+        parser, sampler = model.parser(), model.sampler(seed=seed)
+        scores = model.prefill(cache, ids, embeddings)
+        written: list[int] = []
+        text, codes = "", []
+        while len(written) < 5 * LONGEST:
+            drawn = sampler.draw(scores, 0, parser.slot) if model.card.slot_masking else sampler.draw(scores)
+            for event in parser.push([drawn]):
+                if isinstance(event, Code):
+                    codes.append(event.code)
+                elif isinstance(event, Group | SpeechEnd):
+                    text += getattr(event, "text", "")
+            if parser.over:
+                return written, text, codes, True
+            written.append(drawn)
+            scores = model.step(cache, drawn)
+        return written, text, codes, False
+
+
+def test_set(per_intent: int, refused: int, seed: int) -> list[tuple[str, Question]]:
+    """(kind, question).
+
+    Every intent as often, known and new, and what is to be refused (unheard wordings only).
+    """
+    draw = random.Random(seed)
+    asked = [
+        (kind, question(intent, draw, kind))
+        for kind in ("known", "new")
+        for intent in intents()
+        for _ in range(per_intent)
+    ]
+    return [*asked, *(("refused", negative(draw, "new")) for _ in range(refused))]
+
+
+def examine(
+    caller: Caller, asked: Sequence[tuple[str, Question]], seed: int, decibels: float
+) -> list[dict[str, Any]]:
+    """One record a question."""
+    draw, noise = random.Random(seed), np.random.default_rng(seed)
+    answers = list(dict.fromkeys(shop().spoken))
+    records = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (kind, one) in enumerate(tqdm(asked, desc="gate")):
+            voice = Voice("festival", draw.choice(FESTIVAL), pace=draw.uniform(0.9, 1.15))
+            pcm = speak(one.words + draw.choice(["", "?", "."]), voice, Path(scratch))
+            said = np.asarray(pcm / np.float32(32768), dtype=np.float32)
+            greeted = number % 2 == 0
+            reply = caller.ask(over_the_test_line(said, noise, decibels), seed * 100_000 + number, greeted)
+            heard = recognise(reply.pcm, OUTPUT_RATE) if len(reply.pcm) else ""
+            wanted = shop().answer(one.intent, shop().greeting if greeted else "")
+            told = max(answers, key=lambda answer: likeness(heard, answer)) if heard else ""
+            records.append(
+                {
+                    "kind": kind,
+                    "words": one.words,
+                    "intent": one.intent,
+                    "voice": voice.name,
+                    "wanted": wanted,
+                    "text": reply.text.strip(),
+                    "judge": heard,
+                    "told": told,
+                    "ended": reply.ended,
+                    "spoken_right": told == wanted,
+                    "text_right": reply.text.strip() == wanted,
+                }
+            )
+    return records
+
+
+def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shares with their intervals, by kind and by voice."""
+    table: dict[str, Any] = {}
+    for kind in KINDS:
+        of_kind = [r for r in records if r["kind"] == kind]
+        row: dict[str, Any] = {"n": len(of_kind)}
+        for what in ("spoken_right", "text_right", "ended"):
+            hits = sum(r[what] for r in of_kind)
+            low, high = wilson(hits, len(of_kind))
+            row[what] = {
+                "hits": hits,
+                "share": round(hits / max(1, len(of_kind)), 4),
+                "wilson95": [round(low, 3), round(high, 3)],
+            }
+        voices = sorted({r["voice"] for r in of_kind})
+        row["spoken_right_by_voice"] = {
+            v: round(float(np.mean([r["spoken_right"] for r in of_kind if r["voice"] == v])), 3)
+            for v in voices
+        }
+        table[kind] = row
+    return table
+
+
+def main() -> None:
+    """Command line."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--checkpoint", type=Path, default=NANO)
+    parse.add_argument("--out", type=Path, required=True)
+    parse.add_argument("--per-intent", type=int, default=4)
+    parse.add_argument("--refused", type=int, default=80)
+    parse.add_argument(
+        "--seed", type=int, required=True, help="a seed not used before: the set is opened once"
+    )
+    parse.add_argument("--decibels", type=float, default=15.0)
+    args = parse.parse_args()
+    torch.set_num_threads(1)
+    begun = time.monotonic()
+    records = examine(
+        Caller(args.checkpoint), test_set(args.per_intent, args.refused, args.seed), args.seed, args.decibels
+    )
+    table = summary(records)
+    shares = {kind: table[kind]["spoken_right"]["share"] for kind in GOALS}
+    goals = [
+        {"name": kind, "value": shares[kind], "goal": goal, "unit": "share", "met": shares[kind] >= goal}
+        for kind, goal in GOALS.items()
+    ]
+    print(f"{'kind':8} {'n':>4} {'spoken right':>22} {'own text right':>22} {'ended':>6}")
+    for kind, row in table.items():
+        cells = [
+            f"{row[w]['share']:.3f} ({row[w]['wilson95'][0]:.2f}-{row[w]['wilson95'][1]:.2f})"
+            for w in ("spoken_right", "text_right")
+        ]
+        print(f"{kind:8} {row['n']:>4} {cells[0]:>22} {cells[1]:>22} {row['ended']['share']:>6.2f}")
+    for reached in goals:
+        met = "met" if reached["met"] else "NOT MET"
+        print(f"goal {reached['name']}: {reached['value']:.3f} of {reached['goal']} {met}")
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "seed": args.seed,
+        "decibels": args.decibels,
+        "seconds": round(time.monotonic() - begun),
+        "goals": goals,
+        "table": table,
+        "records": records,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""`python -m model_runtime.training.run STAGE --work DIR`: the speaking half of nano, one stage a command.
+
+corpus, codec, speaker, codes, flow, pitch, vocoder, then export and measure; each reads what the ones
+before left in the folder, resumes where it was stopped and keeps a short record of its run beside this
+file, in `runs/`.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model_runtime.speaking.flow import Flow
+from model_runtime.speaking.mel import fbank, mel24k
+from model_runtime.speaking.token2wav import Token2Wav
+from model_runtime.speaking.vocoder import HiFT, HiFTConfig
+from model_runtime.speaking.voice import Voice
+from model_runtime.training import codec, flow, speaker, speech_corpus, vocoder
+from model_runtime.training.speech_corpus import OUTPUT, Utterance
+from model_runtime.training.speech_features import to_rate, trimmed
+from model_runtime.training.speech_loop import Loop, write_run
+
+NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
+RUNS = Path(__file__).with_name("runs")
+DEFAULT_STEPS = {
+    "codec": 7400,
+    "speaker": 1200,
+    "flow": 3400,
+    "pitch": 2500,
+    "vocoder": 6000,
+    "measure": flow.STEPS,
+}
+
+
+def both_sets(work: Path, names: list[str] | None = None) -> tuple[list[Utterance], list[Utterance]]:
+    """(train, held out) of the synthesised corpus."""
+    return speech_corpus.split(speech_corpus.load(work / "corpus", names))
+
+
+def trained(work: Path, name: str, module: str, average: bool = False) -> dict[str, torch.Tensor]:
+    """The weights that stage `name` has left for its `module` (the running mean where asked for)."""
+    state = torch.load(work / f"{name}.ckpt", weights_only=True, mmap=True)
+    weights: dict[str, torch.Tensor] = state["average" if average else "modules"][module]
+    return weights
+
+
+def trained_codec(work: Path) -> codec.Codec:
+    """The codec as stage codec left it."""
+    net = codec.Codec()
+    net.load_state_dict(trained(work, "codec", "codec"))
+    return net.eval()
+
+
+def trained_speaker(work: Path) -> speaker.SpeakerNet:
+    """The speaker encoder as stage speaker left it."""
+    net = speaker.SpeakerNet()
+    net.load_state_dict(trained(work, "speaker", "net"))
+    return net.eval()
+
+
+def trained_hift(work: Path) -> HiFT:
+    """The vocoder as far as its stages have come."""
+    hift = HiFT(HiFTConfig(base_channels=128, f0_channels=128))
+    vocoder.initialise(hift)
+    if (work / "vocoder.ckpt").exists():
+        hift.load_state_dict(trained(work, "vocoder", "hift", average=True))
+    if (work / "pitch.ckpt").exists():
+        hift.f0_predictor.load_state_dict(trained(work, "pitch", "f0"))
+    return hift
+
+
+def record(stage: str, loop: Loop, **facts: Any) -> None:
+    """Keeps the run's record in the repository."""
+    figures = {
+        "steps": loop.step,
+        "minutes": round(loop.seconds / 60, 1),
+        "parameters": sum(p.numel() for p in loop.parameters),
+    }
+    write_run(RUNS / f"{stage}.json", stage, {**facts, **figures}, loop.history)
+
+
+def run_corpus(work: Path, steps: int) -> None:
+    """Synthesises every voice."""
+    speech_corpus.make(work / "corpus")
+    made = speech_corpus.load(work / "corpus")
+    minutes = {
+        s.name: round(sum(u.seconds for u in made if u.speaker == s.name) / 60, 1)
+        for s in speech_corpus.SPEAKERS
+    }
+    write_run(RUNS / "corpus.json", "corpus", {"utterances": len(made), "minutes": minutes})
+
+
+def run_codec(work: Path, steps: int) -> None:
+    """Trains the codec."""
+    known, unseen = both_sets(work)
+    record("codec", codec.train(known, unseen, work, steps)[1], utterances=len(known))
+
+
+def run_speaker(work: Path, steps: int) -> None:
+    """Trains the speaker encoder."""
+    known, unseen = both_sets(work)
+    record("speaker", speaker.train(known, unseen, work, steps)[1], utterances=len(known))
+
+
+@torch.no_grad()
+def run_codes(work: Path, steps: int) -> None:
+    """Writes what the frozen codec says: the answers' codes in the default voice, for the language model."""
+    net = trained_codec(work)
+    found = {}
+    for text in speech_corpus.answers(speech_corpus.read_shop()):
+        said = speech_corpus.features("slt", text, trimmed(speech_corpus.speak(OUTPUT[0], text), 24000))
+        found[text] = codec.encode(net, said)
+    scratch = work / "answers.part"
+    scratch.write_text(json.dumps(found))
+    scratch.replace(work / "answers.json")
+    seconds = sum(map(len, found.values())) / 25
+    different = len({code for codes in found.values() for code in codes})
+    print(f"{len(found)} answers, {seconds:.0f} s, {different} different codes")
+
+
+@torch.no_grad()
+def spoken(work: Path) -> tuple[list[flow.Spoken], list[flow.Spoken]]:
+    """The corpus as the flow sees it: codes, mel and speaker; made once, then kept."""
+    kept = work / "spoken.pt"
+    if not kept.exists():
+        net, who = trained_codec(work), trained_speaker(work)
+        sets = []
+        for utterances in both_sets(work):
+            rows = []
+            for u in utterances:
+                bank = fbank(to_rate(u.wave, 24000, 16000))
+                codes = torch.tensor(codec.encode(net, u))
+                embedding = who((bank - bank.mean(0))[None])[0]
+                rows.append((u.speaker, codes, u.mel[: 2 * len(codes)], embedding))
+            sets.append(rows)
+        torch.save(sets, kept)
+    known, unseen = ([flow.Spoken(*row) for row in rows] for rows in torch.load(kept, weights_only=True))
+    return known, unseen
+
+
+def run_flow(work: Path, steps: int) -> None:
+    """Trains the flow."""
+    known, unseen = spoken(work)
+    record("flow", flow.train(known, unseen, Flow(flow.NANO), work, steps), utterances=len(known))
+
+
+def run_pitch(work: Path, steps: int) -> None:
+    """Trains the vocoder's pitch predictor."""
+    known, unseen = map(vocoder.Crops, both_sets(work))
+    record("pitch", vocoder.train_pitch(known, unseen, trained_hift(work), work, steps))
+
+
+def run_vocoder(work: Path, steps: int) -> None:
+    """Trains the vocoder's waveform net."""
+    known, unseen = map(vocoder.Crops, both_sets(work))
+    record("vocoder", vocoder.train(known, unseen, trained_hift(work), work, steps))
+
+
+def run_export(work: Path, steps: int) -> None:
+    """Writes token2wav/ and voices/ of the nano checkpoint."""
+    from model_runtime.training import speech_export, speech_onnx  # onnx is needed here alone
+
+    folder = NANO / "token2wav"
+    folder.mkdir(parents=True, exist_ok=True)
+    speech_onnx.write_codec(trained_codec(work), folder / "speech_tokenizer_v2_25hz.onnx")
+    speech_onnx.write_speaker(trained_speaker(work), folder / "campplus.onnx")
+    parts = [trained(work, "flow", module, average=True) for module in ("flow", "book")]
+    speech_export.write_flow(flow.shipped(*parts), flow.NANO, folder)
+    speech_export.write_hift(trained_hift(work).state_dict(), folder)
+    speech_export.write_voices(Token2Wav.load(folder), NANO / "voices")
+    size = sum(path.stat().st_size for part in ("token2wav", "voices") for path in (NANO / part).iterdir())
+    print(f"{size / 1e6:.1f} MB in {NANO}")
+
+
+def run_measure(work: Path, steps: int) -> None:
+    """How well the exported half speaks: every path in every output voice."""
+    from model_runtime.training.speech_measure import Judge, measure  # pocketsphinx is needed here alone
+
+    said: dict[str, list[int]] = json.loads((work / "answers.json").read_text())
+    texts, judge = list(said)[::2], Judge()
+    token2wav = Token2Wav.load(NANO / "token2wav", steps=steps)
+    told: dict[str, Any] = {}
+    for voice_path in sorted((NANO / "voices").iterdir()):
+        name, voice = voice_path.stem, Voice.load(voice_path)
+        engine = next(speaker for speaker in OUTPUT if speaker.name == name)
+        original = {text: trimmed(speech_corpus.speak(engine, text), 24000) for text in texts}
+
+        def vocoded(text: str, original: dict[str, Any] = original) -> Any:
+            with torch.no_grad():
+                return token2wav.hift(mel24k(original[text]).T[None])[0][0].numpy()
+
+        def streamed(text: str, voice: Voice = voice) -> Any:
+            stream, codes = token2wav.stream(voice), said[text]
+            # A group of four at a time, as the language model gives them.
+            made = [stream.push(codes[i : i + 4], last=i + 4 >= len(codes)) for i in range(0, len(codes), 4)]
+            return np.concatenate(made)
+
+        def whole(text: str, voice: Voice = voice) -> Any:
+            return token2wav.offline(said[text], voice)
+
+        paths: dict[str, Callable[[str], Any]] = {
+            "original": original.__getitem__,
+            "true mel, vocoder": vocoded,
+            "codes, flow, vocoder": whole,
+            "the same as a stream": streamed,
+        }
+        for path, make in paths.items():
+            figures, misheard = measure(make, texts, list(said), judge)
+            told[f"{name}: {path}"] = figures
+            print(name, path, figures, *misheard, sep="  ", flush=True)
+    write_run(RUNS / "speaking.json", "measure", {"flow_steps": token2wav.plan.steps, "figures": told})
+
+
+STAGES: dict[str, Callable[[Path, int], None]] = {
+    "corpus": run_corpus,
+    "codec": run_codec,
+    "speaker": run_speaker,
+    "codes": run_codes,
+    "flow": run_flow,
+    "pitch": run_pitch,
+    "vocoder": run_vocoder,
+    "export": run_export,
+    "measure": run_measure,
+}
+
+
+def main() -> None:
+    """Runs one stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        help="optimiser steps in all, for measure solver steps (default: the stage's own)",
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/nano/speaking"), help="where speech and checkpoints lie"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    STAGES[args.stage](args.work, args.steps or DEFAULT_STEPS.get(args.stage, 0))
+
+
+if __name__ == "__main__":
+    main()

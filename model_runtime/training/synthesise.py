@@ -1,0 +1,164 @@
+"""Questions spoken by synthesisers: ``python -m model_runtime.training.synthesise --out DIR --count 12000``.
+
+Training voices are flite's five and espeak-ng's English ones (a quarter). Resampling moves their formants
+well beyond the natural range while the engines' own pitch and duration settings put pitch and pace
+elsewhere, so that ten recorded speakers stand for many. Festival is another engine and is heard in tests
+only; mbrola is never used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+from tqdm import tqdm
+
+from model_runtime.training.texts import Question, questions
+
+RATE = 16_000  # Hz
+BLOCK = 250  # utterances a file: what training starts with while the rest is still being spoken
+FLITE = {"rms": 0.19, "slt": 0.19, "awb": 0.19, "kal16": 0.12, "kal": 0.06}
+ESPEAK = ("en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc")
+VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
+FESTIVAL = ("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone")  # tests only
+Pcm = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who speaks: ``formant`` and ``pitch`` multiply the engine's own, ``pace`` multiplies the duration."""
+
+    engine: str
+    name: str
+    formant: float = 1.0
+    pitch: float = 1.0
+    pace: float = 1.0
+
+    def __str__(self) -> str:
+        """For the record: the parts, joined."""
+        return f"{self.engine}:{self.name}:{self.formant:.2f}:{self.pitch:.2f}:{self.pace:.2f}"
+
+
+def training_voice(draw: random.Random) -> Voice:
+    """One of the training engines with its formants, pitch and pace moved."""
+    warped = draw.random() < 0.7
+    formant = draw.uniform(0.82, 1.24) if warped else 1.0
+    pitch = draw.uniform(0.7, 1.45) if warped else draw.uniform(0.95, 1.05)
+    pace = draw.uniform(0.72, 1.35)
+    if draw.random() < 0.25:
+        return Voice("espeak-ng", f"{draw.choice(ESPEAK)}+{draw.choice(VARIANTS)}", formant, pitch, pace)
+    name = draw.choices(list(FLITE), list(FLITE.values()))[0]
+    return Voice("flite", name, formant, pitch, pace)
+
+
+def flite_settings(voice: Voice) -> list[str]:
+    """The options that make flite speak so that, resampled by ``formant``, pitch and pace come out right."""
+    slow, shift = voice.pace * voice.formant, voice.pitch / voice.formant
+    if voice.name in ("kal", "kal16"):  # these diphone voices take a mean in Hz
+        tune = f"int_f0_target_mean={105 * shift:.0f}"
+    else:
+        tune = f"f0_shift={shift:.3f}"
+    return ["--setf", f"duration_stretch={slow:.3f}", "--setf", tune]
+
+
+def speak(words: str, voice: Voice, scratch: Path) -> Pcm:
+    """The words in that voice, int16 [n] at 16 kHz. Raises CalledProcessError when the engine fails."""
+    wav = scratch / "said.wav"
+    slow = voice.pace * voice.formant  # resampling by `formant` shortens by as much
+    match voice.engine:
+        case "flite":
+            command = ["flite", "-voice", voice.name, *flite_settings(voice), "-t", words, "-o", str(wav)]
+            subprocess.run(command, check=True, capture_output=True)
+        case "espeak-ng":
+            speed, pitch = (
+                round(165 / slow),
+                round(np.clip(50 + 60 * (voice.pitch / voice.formant - 1), 5, 99)),
+            )
+            command = [
+                "espeak-ng",
+                "-v",
+                voice.name,
+                "-s",
+                str(speed),
+                "-p",
+                str(pitch),
+                "-w",
+                str(wav),
+                words,
+            ]
+            subprocess.run(command, check=True, capture_output=True)
+        case "festival":
+            setting = f"(voice_{voice.name})", f"(Parameter.set 'Duration_Stretch {slow:.2f})"
+            command = ["text2wave", "-eval", setting[0], "-eval", setting[1], "-o", str(wav)]
+            subprocess.run(command, check=True, capture_output=True, input=words.encode())
+        case _:
+            raise ValueError(f"no such engine: {voice.engine}")
+    wave, rate = soundfile.read(wav, dtype="float32")
+    wave = soxr.resample(wave, rate * voice.formant, RATE)
+    loud = float(np.abs(wave).max())
+    return np.asarray(wave * (0.6 * 32767 / max(loud, 1e-3)), dtype=np.int16)
+
+
+def save(path: Path, waves: list[Pcm], said: list[Question], voices: list[str]) -> None:
+    """One file of utterances.
+
+    ``pcm`` joined, ``ends`` in samples, and a JSON ``said`` of words, intent and voice.
+    """
+    about = [{"words": q.words, "intent": q.intent, "voice": v} for q, v in zip(said, voices, strict=True)]
+    half = path.with_suffix(".half.npz")
+    np.savez(
+        half,
+        pcm=np.concatenate(waves),
+        ends=np.cumsum([len(w) for w in waves]),
+        said=np.array(json.dumps(about)),
+    )
+    half.rename(path)
+
+
+def main() -> None:
+    """Command line."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--out", type=Path, required=True)
+    parse.add_argument("--count", type=int, default=12_000)
+    parse.add_argument("--seed", type=int, default=1)
+    parse.add_argument("--part", default="0/1", help="i/n: make every n-th file, beginning with i")
+    parse.add_argument(
+        "--dev", choices=["known", "new"], help="festival's voices asking those wordings, for watching"
+    )
+    args = parse.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    part, parts = (int(number) for number in args.part.split("/"))
+    said = list(questions(args.count, args.seed, args.dev or "known"))
+    scratch_root = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=scratch_root) as scratch:
+        for block in tqdm(range(part, -(-len(said) // BLOCK), parts), desc="synthesise", unit="file"):
+            path = args.out / f"{args.dev or 'train'}-{block:04d}.npz"
+            if path.exists():
+                continue
+            draw = random.Random(f"{args.seed}/{block}")
+            pieces = said[block * BLOCK : (block + 1) * BLOCK]
+            voices = [
+                Voice("festival", draw.choice(FESTIVAL), 1.0, 1.0, draw.uniform(0.85, 1.2))
+                if args.dev
+                else training_voice(draw)
+                for _ in pieces
+            ]
+            mark = [draw.choice(["", "?", "."]) for _ in pieces]
+            waves = [
+                speak(q.words + end, voice, Path(scratch))
+                for q, voice, end in zip(pieces, voices, mark, strict=True)
+            ]
+            save(path, waves, pieces, [str(voice) for voice in voices])
+
+
+if __name__ == "__main__":
+    main()
