@@ -1,0 +1,360 @@
+"""One call's conversation: what the caller says, what is answered, and what was heard of it.
+
+It stands between caller and engine: the engine and the segmenter hear all of the caller's audio, the turn
+machine says what must be done, and answers go out as pipecat's speech frames. Three tasks come in here (the
+caller's audio, the engine's messages, the playback's count), so every entry takes the one lock: between two
+``await``s nobody else moves a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+from loguru import logger
+from pipecat.frames.frames import Frame
+
+from model_runtime import protocol
+from model_runtime.protocol import (
+    INPUT_RATE,
+    OUTPUT_RATE,
+    Audio,
+    ClientMessage,
+    Commit,
+    Done,
+    EngineMessage,
+    Error,
+    Respond,
+    Speech,
+    ToolCall,
+    ToolResult,
+    Transcript,
+)
+from pipeline import page_messages as page
+from pipeline.agent import CallAgent, CallSettings
+from pipeline.answer import Answer
+from pipeline.conversation import Conversation
+from pipeline.engine_client import EngineClient, EngineGone
+from pipeline.segmenter import Segmenter, SpeechStart
+from pipeline.tool_runner import run_tool
+from pipeline.turns import (
+    Action,
+    Drop,
+    Event,
+    Finished,
+    Heard,
+    Prompt,
+    Reset,
+    Silence,
+    Span,
+    Speak,
+    Speculate,
+    Stop,
+    Tick,
+    Turns,
+)
+
+GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
+
+
+class Output(Protocol):
+    """Where a dialogue's doings go; none of these may wait for the network."""
+
+    async def push(self, frames: Iterable[Frame]) -> None:
+        """Frames for the caller's ear, in order."""
+
+    async def interrupt(self) -> None:
+        """Silence what was pushed and is not yet heard."""
+
+    async def tell(self, message: page.PageMessage) -> None:
+        """Something for the page."""
+
+    async def transcribed(self, text: str) -> None:
+        """The caller's words, for whoever in the pipeline keeps them."""
+
+    async def caller_speaks(self, begun: bool) -> None:
+        """The caller began or ceased to speak."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the call; cancelled when the call ends."""
+
+
+class Dialogue:
+    """The state of one call's conversation.
+
+    Args:
+        agent: whom the caller talks to.
+        settings: thresholds and timeouts.
+        output: see ``Output``.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, agent: CallAgent, settings: CallSettings, output: Output, clock: Callable[[], float]
+    ) -> None:
+        """See the class."""
+        self.conversation = Conversation()
+        self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
+        self._agent = agent
+        self._settings = settings
+        self._output = output
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._segmenter = Segmenter(settings.segmenter)
+        self._turns = Turns(settings.turns)
+        self._received = 0  # samples of caller audio so far: the call's clock
+        self._client: EngineClient | None = None
+        self._session_start = 0  # where on the call's clock the engine session's clock is 0
+        self._answer: Answer | None = None
+        self._prompt: str | None = None  # waits for the floor to be free; "" answers the history as it stands
+
+    # --- the caller ----------------------------------------------------------------------------------------
+
+    async def caller_audio(self, pcm: bytes) -> None:
+        """The caller's next samples, 16 kHz mono s16le."""
+        async with self._lock:
+            self.last_audio_at = self._clock()
+            self._received += len(pcm) // 2
+            self._send(Audio(pcm))
+            for event in self._segmenter.push(pcm):
+                await self._handle(event)
+                await self._output.caller_speaks(isinstance(event, SpeechStart))
+            await self._handle(Tick(self._segmenter.position, self._segmenter.voiced))
+            if self._prompt is not None and self._client and self._turns.idle:
+                await self._handle(Prompt())
+                self._prompt = None
+
+    async def interrupted(self) -> None:
+        """Somebody else in the pipeline interrupts: what was pushed is silenced already."""
+        async with self._lock:
+            await self._handle(Silence(), broadcast=False)
+
+    # --- the turn machine's actions ------------------------------------------------------------------------
+
+    async def _handle(self, event: Event, broadcast: bool = True) -> None:
+        for action in self._turns.handle(event):
+            await self._do(action, broadcast)
+
+    async def _do(self, action: Action, broadcast: bool) -> None:
+        if isinstance(action, Speculate):
+            self._speculate(action)
+            return
+        answer = self._answer
+        if answer is None or answer.turn != action.turn:
+            return  # it could not be begun: there was no engine
+        match action:
+            case Speak():
+                await self._speak(answer)
+            case Drop():
+                self._answer = None
+                self._send(protocol.Drop(answer.turn), answer.client)
+                await self._silence(answer, broadcast)
+                if answer.may_speak:
+                    await self._output.tell(page.Withdrawn(answer.turn))
+            case Stop():
+                await self._stop_answer(answer, broadcast)
+
+    def _speculate(self, action: Speculate) -> None:
+        base = self._session_start
+        spans = [(max(0, start - base), end - base) for start, end in action.spans if end > base]
+        client = self._client
+        if client is None or 2 * _length(spans) < _length(action.spans):
+            # The engine is away, or was for most of what the caller said; the page has said so.
+            self._turns.handle(Finished(action.turn))
+            return
+        since_ended = (self._received - action.ended_at) / INPUT_RATE
+        self._answer = Answer(
+            turn=action.turn,
+            client=client,
+            to_voice=bool(spans),
+            caller_ended=(self.last_audio_at or 0.0) - since_ended,
+        )
+        text = "" if spans else (self._prompt or "")
+        transcribe = bool(spans) and client.opened.transcribes
+        self._send(Respond(action.turn, spans=spans, text=text, transcribe=transcribe))
+
+    async def _speak(self, answer: Answer) -> None:
+        if answer.to_voice:
+            self._prompt = None  # this answer sees what the prompt was about
+        frames = answer.release()
+        if answer.transcript is not None:
+            await self._tell_transcript(answer.turn, answer.transcript)
+        await self._output.push(frames)
+        if answer.done:
+            await self._made(answer)
+
+    async def _stop_answer(self, answer: Answer, broadcast: bool = True) -> None:
+        """Silence the answer, and cut every record of it at what was heard."""
+        self._answer = None
+        heard = answer.ledger.heard_groups
+        if heard or answer.to_voice:
+            self._send(Commit(answer.turn, heard), answer.client)
+            self.conversation.add(answer.exchange(interrupted=True))
+        else:
+            self._send(protocol.Drop(answer.turn), answer.client)
+        await self._silence(answer, broadcast)
+        await self._output.tell(page.Interrupted(answer.turn))
+
+    async def _silence(self, answer: Answer, broadcast: bool) -> None:
+        if answer.started:
+            if broadcast:
+                await self._output.interrupt()
+            await self._output.push(answer.closing())
+
+    # --- the engine ----------------------------------------------------------------------------------------
+
+    async def session_begun(self, client: EngineClient, again: bool) -> None:
+        """``SessionListener``: say whom the caller talks to, and greet."""
+        async with self._lock:
+            self._client = client
+            self._session_start = self._received
+            if self._agent.greeting:
+                self._prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
+            opened = client.opened
+            await self._output.tell(
+                page.CallInfo(
+                    checkpoint=opened.checkpoint,
+                    label=opened.label,
+                    examples=opened.examples,
+                    voice=opened.voice,
+                    agent=self._agent.name,
+                    transcribes=opened.transcribes,
+                )
+            )
+            if again:
+                text = "The speech engine is back. It no longer knows what was said before."
+                await self._output.tell(page.Notice("info", text))
+
+    async def session_lost(self) -> None:
+        """``SessionListener``: nothing being made will come; say so."""
+        async with self._lock:
+            self._client = None
+            self._turns.handle(Reset())
+            if self._answer:
+                await self._stop_answer(self._answer)
+            text = "The speech engine stopped and is being started again. One moment, please."
+            await self._output.tell(page.Notice("error", text))
+
+    async def session_waits(self) -> None:
+        """``SessionListener``: say so."""
+        await self._output.tell(page.Notice("warning", "Waiting for the speech engine to start."))
+
+    async def session_said(self, event: EngineMessage) -> None:
+        """``SessionListener``: one message from the engine."""
+        async with self._lock:
+            await self._engine_said(event)
+
+    async def _engine_said(self, event: EngineMessage) -> None:
+        turn = getattr(event, "turn", -1)
+        answer = self._answer if self._answer and self._answer.turn == turn else None
+        match event:
+            case Speech() if answer:
+                await self._output.push(answer.take(event))
+            case Transcript(turn, text):
+                if answer:
+                    answer.transcript = text
+                    if answer.may_speak:
+                        await self._tell_transcript(turn, text)
+                elif self.conversation.transcribe(turn, text):
+                    await self._tell_transcript(turn, text)
+            case ToolCall() if answer:
+                answer.tool_calls.append(event)
+            case Done() if answer and not answer.done:
+                answer.done = event
+                if answer.may_speak:
+                    await self._made(answer)
+            case Error():
+                logger.error(f"engine error {event.code}: {event.message}")
+                if answer and not answer.done:
+                    answer.done = Done(turn, "error")
+                    if answer.may_speak:
+                        await self._made(answer)
+
+    async def _made(self, answer: Answer) -> None:
+        """The engine makes nothing more of an answer that may speak."""
+        assert answer.done is not None
+        if answer.done.reason == "error":
+            await self._output.tell(
+                page.Notice("warning", "The answer could not be made. Please say it again.")
+            )
+        if answer.started:
+            await self._output.push(answer.closing())  # the playback says when it is over
+        else:
+            await self._settle(answer)
+
+    # --- the playback --------------------------------------------------------------------------------------
+
+    async def played(self, turn: int, samples: int) -> None:
+        """``PlaybackListener``: count it, and show the text it completes."""
+        async with self._lock:
+            answer = self._answer
+            if answer is None or answer.turn != turn:
+                return
+            if not answer.sounded:
+                answer.sounded = True
+                if answer.to_voice:
+                    seconds = self._clock() - samples / OUTPUT_RATE - answer.caller_ended
+                    await self._output.tell(page.Latency(turn, round(seconds * 1000)))
+            await self._heard(answer, answer.ledger.play(samples))
+
+    async def played_out(self, turn: int) -> None:
+        """``PlaybackListener``: the answer is over."""
+        async with self._lock:
+            answer = self._answer
+            if answer is not None and answer.turn == turn:
+                await self._heard(answer, answer.ledger.settle())
+                await self._settle(answer)
+
+    async def _heard(self, answer: Answer, text: str) -> None:
+        if answer.ledger.heard_groups:
+            await self._handle(Heard(answer.turn))
+        if text:
+            await self._output.tell(page.BotText(answer.turn, text))
+
+    async def _settle(self, answer: Answer) -> None:
+        """An answer has ended of itself: put it on record, run its tools, free the floor."""
+        assert answer.done is not None
+        self._answer = None
+        ledger = answer.ledger
+        failed = answer.done.reason == "error"
+        if failed and not ledger.heard_groups:
+            self._send(protocol.Drop(answer.turn), answer.client)
+        else:
+            whole = ledger.complete and not failed
+            self._send(Commit(answer.turn, -1 if whole else ledger.heard_groups), answer.client)
+            self.conversation.add(answer.exchange(interrupted=False))
+            await self._output.tell(page.BotDone(answer.turn))
+            if answer.tool_calls and not failed:
+                self._output.spawn(self._run_tools(answer))
+        await self._handle(Finished(answer.turn))
+
+    async def _run_tools(self, answer: Answer) -> None:
+        """Run what a settled turn asked for, once and in order, and have the results answered."""
+        for call in answer.tool_calls:
+            await self._output.tell(page.ToolUsed(answer.turn, call.name, "running"))
+            outcome = await run_tool(self._agent.tools, call, self._settings.tool_timeout_s)
+            await self._output.tell(page.ToolUsed(answer.turn, call.name, "done" if outcome.ok else "failed"))
+            self._send(ToolResult(call.name, outcome.content), answer.client)
+        async with self._lock:
+            if self._client is answer.client and self._prompt is None:
+                self._prompt = ""
+
+    # --- the engine's ear ----------------------------------------------------------------------------------
+
+    def _send(self, message: ClientMessage, client: EngineClient | None = None) -> None:
+        """To the engine; with ``client``, only if that is still the session."""
+        if self._client is None or (client is not None and client is not self._client):
+            return
+        try:
+            self._client.send(message)
+        except EngineGone:
+            self._client = None  # whoever reads the session's events is about to be told the same
+
+    async def _tell_transcript(self, turn: int, text: str) -> None:
+        await self._output.tell(page.UserText(turn, text))
+        await self._output.transcribed(text)
+
+
+def _length(spans: Iterable[Span]) -> int:
+    return sum(end - start for start, end in spans)

@@ -1,0 +1,187 @@
+"""The pipecat processor of a call: carries frames between the pipeline and the call's dialogue.
+
+It swallows the caller's audio, pushes the answers on as pipecat's speech frames, and keeps the session with
+the engine. What is said and when is the dialogue's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import fields
+from typing import Any
+
+from loguru import logger
+from pipecat.adapters.llm.services.open_ai_adapter import OpenAILLMAdapter
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    LLMServiceMetadataFrame,
+    StartFrame,
+    TranscriptionFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.processors.frameworks.rtvi.frames import RTVIServerMessageFrame
+from pipecat.services.llm_service import LLMService
+from pipecat.services.settings import LLMSettings
+from pipecat.utils.time import time_now_iso8601
+
+from model_runtime.protocol import INPUT_RATE, Open
+from pipeline import page_messages as page
+from pipeline.agent import CallAgent, CallSettings
+from pipeline.dialogue import Dialogue
+from pipeline.engine_session import SessionImpossible, keep_session
+
+HangUp = Callable[[str], Awaitable[None]]
+"""Ends the call for the reason given (one word for the log)."""
+
+
+class SpeechStage(LLMService[OpenAILLMAdapter]):
+    """One call's speech-to-speech service, as pipecat sees it.
+
+    Args:
+        engine_url: ``ws://...`` or ``unix:PATH``.
+        call_id: names the call to the engine.
+        agent: whom the caller talks to.
+        settings: thresholds and timeouts.
+        hang_up: called when the call cannot go on, after the page was told why.
+        on_event: gets every message the page gets, for logs and metrics.
+        clock: seconds, monotonic.
+    """
+
+    # Named here so that pipecat does not import it (0.2 s) on the event loop, in the first call.
+    adapter_class = OpenAILLMAdapter
+
+    def __init__(
+        self,
+        *,
+        engine_url: str,
+        call_id: str,
+        agent: CallAgent,
+        settings: CallSettings,
+        hang_up: HangUp,
+        on_event: Callable[[page.PageMessage], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """See the class."""
+        super().__init__(name="speech-stage", settings=_no_llm_settings())
+        self.dialogue = Dialogue(agent, settings, self, clock)
+        self.said_last_words = False
+        self._engine_url = engine_url
+        self._call_id = call_id
+        self._agent = agent
+        self._call_settings = settings
+        self._hang_up = hang_up
+        self._on_event = on_event
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def service_metadata_frame(self) -> LLMServiceMetadataFrame:
+        """A speech-to-speech service whose turns are its own."""
+        return LLMServiceMetadataFrame(service_name=self.name, is_realtime_service=True)
+
+    # --- pipecat's side ------------------------------------------------------------------------------------
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Take the caller's audio; let everything else through."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, InputAudioRawFrame):
+            if frame.sample_rate != INPUT_RATE or frame.num_channels != 1:
+                raise ValueError(
+                    f"caller audio is {frame.sample_rate} Hz x {frame.num_channels}, not 16 kHz mono"
+                )
+            await self.dialogue.caller_audio(frame.audio)
+            return
+        if isinstance(
+            frame, InterruptionFrame
+        ):  # not ours: those are broadcast from here and do not come back
+            await self.dialogue.interrupted()
+        await self.push_frame(frame, direction)
+
+    async def start(self, frame: StartFrame) -> None:
+        """Open the engine session, beside the transport's own connecting."""
+        await super().start(frame)
+        self.spawn(self._serve())
+
+    async def stop(self, frame: EndFrame) -> None:
+        """Free the session."""
+        await super().stop(frame)
+        await self._free()
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        """Free the session."""
+        await super().cancel(frame)
+        await self._free()
+
+    async def cleanup(self) -> None:
+        """Free the session, if neither end nor cancel came by."""
+        await super().cleanup()  # type: ignore[no-untyped-call] # pipecat's
+        await self._free()
+
+    async def _free(self) -> None:
+        for task in list(self._tasks):  # each takes itself out of the set
+            await self.cancel_task(task, timeout=5.0)  # leaves time for the engine's closing handshake
+
+    async def _serve(self) -> None:
+        agent = self._agent
+        tools = [tool.schema for tool in agent.tools.values()]
+        message = Open(self._call_id, agent.instructions, tools, agent.voice, agent.sampling)
+        try:
+            await keep_session(self._engine_url, message, self._call_settings, self.dialogue, self._clock)
+        except SessionImpossible as end:
+            await self.say_notice("error", end.text, ended=True)
+            await self._hang_up(end.reason)
+        except Exception:
+            logger.exception(f"call {self._call_id}: the dialogue failed")
+            await self.say_notice("error", "Something went wrong on our side. Please call again.", ended=True)
+            await self._hang_up("failed")
+
+    # --- the dialogue's Output -----------------------------------------------------------------------------
+
+    async def push(self, frames: Iterable[Frame]) -> None:
+        """``Output``: down the pipeline."""
+        for frame in frames:
+            await self.push_frame(frame)
+
+    async def interrupt(self) -> None:
+        """``Output``: by pipecat's own mechanism, which empties every queue on the way."""
+        await self.broadcast_interruption()  # type: ignore[no-untyped-call] # pipecat's
+
+    async def tell(self, message: page.PageMessage) -> None:
+        """``Output``: as an RTVI server message."""
+        await self.push_frame(RTVIServerMessageFrame(data=page.to_data(message)))
+        if self._on_event:
+            self._on_event(message)
+
+    async def transcribed(self, text: str) -> None:
+        """``Output``: upstream, where pipecat looks for it."""
+        frame = TranscriptionFrame(text, "", time_now_iso8601(), finalized=True)
+        await self.push_frame(frame, FrameDirection.UPSTREAM)
+
+    async def caller_speaks(self, begun: bool) -> None:
+        """``Output``: for observers and the page's own RTVI client."""
+        await self.broadcast_frame(UserStartedSpeakingFrame if begun else UserStoppedSpeakingFrame)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """``Output``: a task of this processor."""
+        task: asyncio.Task[None] = self.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def say_notice(self, level: page.Level, text: str, ended: bool = False) -> None:
+        """Show the caller a sentence; ``ended``: the last one."""
+        self.said_last_words |= ended
+        await self.tell(page.Notice(level, text, ended))
+
+
+def _no_llm_settings() -> LLMSettings:
+    """pipecat asks that every setting be given; the engine keeps its own, so all are None."""
+    names = {field.name for field in fields(LLMSettings)} - {"extra", "use_provider_thinking_default"}
+    none: dict[str, Any] = dict.fromkeys(names)
+    return LLMSettings(**none, use_provider_thinking_default=False)

@@ -1,0 +1,248 @@
+"""Who has the floor: a pure state machine, events in, actions out.
+
+No asyncio and no clock of its own: time is the caller's sample count (16 kHz), brought by the events.
+
+A turn goes like this. The caller speaks and pauses: the answer is begun at once, in silence
+(``Speculate``). If the pause lasts, the turn is over and the answer may sound (``Speak``). If the caller
+goes on instead, the answer is thrown away (``Drop``) and the next one answers everything said in the turn.
+A caller who speaks over an answer already heard stops it (``Stop``) and has begun a new turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.segmenter import RATE, SpeechStart, SpeechStop
+
+Span = tuple[int, int]
+"""[from, to) in 16 kHz samples of the call's clock."""
+
+
+@dataclass(frozen=True)
+class TurnSettings:
+    """When the floor changes hands."""
+
+    end_ms: int = (
+        360  # silence after which the caller's turn is over (the segmenter's stop_ms lies within it)
+    )
+    barge_in_ms: int = 120  # speech over the bot that stops it
+    min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
+    max_turn_ms: int = 30_000  # speech without a pause is answered after this: it may be a radio
+    pre_roll_ms: int = 200  # audio kept before speech was noticed: soft onsets are noticed late
+    tail_ms: int = 100  # audio kept after the last voiced sample: final consonants are unvoiced
+
+
+# --- events -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The caller's audio has come as far as ``now``; ``voiced``: its last 20 ms were speech."""
+
+    now: int
+    voiced: bool = False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Something other than the caller's voice wants an answer: the call's beginning, a tool's result."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The caller has heard the first whole group of ``turn``'s answer."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """``turn``'s answer is over: played to its end, or there was nothing to play."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Somebody else silences the bot: the page, an operator."""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Whatever was being said or made is void: the engine's session is gone."""
+
+
+Event = SpeechStart | SpeechStop | Tick | Prompt | Heard | Finished | Silence | Reset
+
+# --- actions ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Speculate:
+    """Begin to make the answer to ``spans`` (none: to a prompt), unheard."""
+
+    turn: int
+    spans: tuple[Span, ...]
+    ended_at: int = 0  # the sample after the caller's last voiced one
+
+
+@dataclass(frozen=True)
+class Speak:
+    """The turn is over: let its answer be heard, what is made of it and what comes."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The caller goes on: the answer never was."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The caller cuts in: silence the answer and keep what was heard of it."""
+
+    turn: int
+
+
+Action = Speculate | Speak | Drop | Stop
+
+# --- the machine ------------------------------------------------------------------
+
+
+@dataclass
+class _Answer:
+    turn: int
+    to_voice: bool  # answers the caller's speech, not a prompt
+    may_speak: bool = False
+    heard: bool = False
+
+    @property
+    def takes_barge_in(self) -> bool:
+        """Whether speech over it must be long enough to mean it; others yield to any speech at once."""
+        return self.heard or not self.to_voice
+
+
+@dataclass
+class Turns:
+    """The state of the floor. ``handle`` is the only way in."""
+
+    settings: TurnSettings = field(default_factory=TurnSettings)
+    _next: int = 0
+    _answer: _Answer | None = None
+    _voice_from: int | None = None  # where the speech going on began
+    _voice_end: int = 0
+    _spans: list[Span] = field(default_factory=list)  # the turn's speech so far, unpadded
+
+    @property
+    def answering(self) -> int | None:
+        """The turn whose answer is being made or heard."""
+        return self._answer.turn if self._answer else None
+
+    @property
+    def idle(self) -> bool:
+        """Nobody has the floor."""
+        return self._answer is None and self._voice_from is None and not self._spans
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take one event and say what must be done, in order."""
+        match event:
+            case SpeechStart(at, now):
+                return self._speech_start(at, now)
+            case SpeechStop(at, now):
+                return self._speech_stop(at, now)
+            case Tick(now, voiced):
+                return self._tick(now, voiced)
+            case Prompt():
+                return self._prompt()
+            case Heard(turn):
+                if self._answer and self._answer.turn == turn and not self._answer.heard:
+                    self._answer.heard = True
+                    self._spans.clear()
+            case Finished(turn):
+                if self._answer and self._answer.turn == turn:
+                    self._answer = None
+                    self._spans.clear()
+            case Silence():
+                if self._answer and self._answer.may_speak:
+                    return self._stop()
+            case _:  # Reset
+                self._answer = None
+                self._spans.clear()
+        return []
+
+    def _speech_start(self, at: int, now: int) -> list[Action]:
+        self._voice_from = at
+        if self._answer and not self._answer.takes_barge_in:
+            turn, self._answer = self._answer.turn, None
+            return [Drop(turn)]
+        return self._tick(now, voiced=True)
+
+    def _speech_stop(self, at: int, now: int) -> list[Action]:
+        if self._voice_from is None:  # the longest turn was cut off before the speech was
+            return []
+        begun, self._voice_from = self._voice_from, None
+        if self._answer:  # too short to be a barge-in: the answer goes on
+            return []
+        self._spans.append((begun, at))
+        self._voice_end = at
+        if sum(end - start for start, end in self._spans) < _samples(self.settings.min_speech_ms):
+            return []
+        return [self._begin(tuple(self._padded(now)), ended_at=at)]
+
+    def _tick(self, now: int, voiced: bool) -> list[Action]:
+        if self._voice_from is not None:
+            lasted = now - self._voice_from
+            # The silence in which a segment is still open is no part of what must last.
+            if self._answer and voiced and lasted >= _samples(self.settings.barge_in_ms):
+                return self._stop()
+            if self._answer is None and lasted >= _samples(self.settings.max_turn_ms):
+                actions = self._speech_stop(now, now)
+                return actions + self._let_speak()
+        elif not voiced and now - self._voice_end >= _samples(self.settings.end_ms):
+            # (A voiced frame here may be the first of more speech: the next frames will tell.)
+            if self._answer and not self._answer.may_speak:
+                return self._let_speak()
+            if not self._answer:
+                self._spans.clear()  # a noise, and nothing came after it
+        return []
+
+    def _prompt(self) -> list[Action]:
+        if not self.idle:
+            return []  # the caller's speech goes first, and its answer sees the same history
+        begin = self._begin((), ended_at=0)
+        return [begin, *self._let_speak()]
+
+    def _begin(self, spans: tuple[Span, ...], ended_at: int) -> Speculate:
+        self._answer = _Answer(self._next, to_voice=bool(spans))
+        self._next += 1
+        return Speculate(self._answer.turn, spans, ended_at)
+
+    def _let_speak(self) -> list[Action]:
+        assert self._answer is not None
+        self._answer.may_speak = True
+        return [Speak(self._answer.turn)]
+
+    def _stop(self) -> list[Action]:
+        assert self._answer is not None
+        turn, self._answer = self._answer.turn, None
+        self._spans.clear()
+        return [Stop(turn)]
+
+    def _padded(self, now: int) -> list[Span]:
+        """The turn's spans with their margins; spans that then touch become one."""
+        padded: list[Span] = []
+        for start, end in self._spans:
+            start = max(0, start - _samples(self.settings.pre_roll_ms))
+            end = min(now, end + _samples(self.settings.tail_ms))
+            if padded and start <= padded[-1][1]:
+                padded[-1] = (padded[-1][0], end)
+            else:
+                padded.append((start, end))
+        return padded
+
+
+def _samples(ms: int) -> int:
+    return RATE * ms // 1000
