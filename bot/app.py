@@ -1,0 +1,205 @@
+"""The web application: signalling for calls, health for whoever runs it, and the page.
+
+Every refusal is JSON of one shape, ``{"error": {"code": ..., "message": ...}}``, with a message that may be
+shown to the caller and nothing of our insides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from loguru import logger
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from bot.agents import Agent
+from bot.calls import Calls, Refused
+from bot.engine_process import Engine
+from bot.ingress.webrtc import BadOffer, Candidates, MakeCall, Offer, UnknownConnection, WebRTCIngress
+from bot.settings import PACKAGE, Settings
+
+MAX_BODY = 64 * 1024  # bytes; a browser's offer is about 3 KiB, with video and every codec about 12
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class BadRequest(Exception):  # noqa: N818 - the caller's fault
+    """A request that cannot be served, with the HTTP status that says so."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        """``code`` is for programs, ``message`` for people."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def create_app(settings: Settings, agent: Agent, engine: Engine, make_call: MakeCall) -> FastAPI:
+    """The application. Its lifespan owns ``engine`` and every call: when it ends, both are gone."""
+    calls = Calls(settings.max_calls)
+    ingress = WebRTCIngress(
+        calls,
+        make_call,
+        ice_servers=settings.ice_servers,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(engine.run(), name="engine")
+        watching.add_done_callback(_report)
+        try:
+            yield
+        finally:
+            await calls.drain(settings.drain_s)
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    app = FastAPI(title="Parley", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    _add_faults(app)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "PATCH"],
+            allow_headers=["Content-Type"],
+        )
+
+    @app.middleware("http")
+    async def security_headers(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        response.headers.update(SECURITY_HEADERS)
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+    @app.post("/api/offer")
+    async def offer(request: Request) -> dict[str, Any]:
+        asked = await _read(request, Offer, settings.allowed_origins)
+        if not engine.status.ready:
+            raise Refused("engine_not_ready", _not_ready(engine), retry_s=2)
+        return (await ingress.offer(asked)).model_dump()
+
+    @app.patch("/api/offer")
+    async def candidates(request: Request) -> dict[str, Any]:
+        await ingress.candidates(await _read(request, Candidates, settings.allowed_origins))
+        return {"status": "success"}
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        status = engine.status
+        body = {
+            "ready": status.ready,
+            "engine": status.state,
+            "reason": "" if status.ready else _not_ready(engine),
+        }
+        return JSONResponse(
+            body, 200 if status.ready else 503, None if status.ready else {"Retry-After": "2"}
+        )
+
+    @app.get("/api/info")
+    async def info() -> dict[str, Any]:
+        return _info(settings, agent, engine, calls)
+
+    app.mount("/", StaticFiles(directory=PACKAGE / "web", html=True))
+    return app
+
+
+def _report(watching: asyncio.Task[None]) -> None:
+    if not watching.cancelled() and (error := watching.exception()):
+        logger.opt(exception=error).error("the watch over the engine broke")
+
+
+def _info(settings: Settings, agent: Agent, engine: Engine, calls: Calls) -> dict[str, Any]:
+    """What the page shows before a call."""
+    status, about = engine.status, engine.status.about
+    return {
+        "agent": {"name": agent.name, "language": agent.language, "greeting": agent.greeting},
+        "ready": status.ready,
+        "reason": "" if status.ready else _not_ready(engine),
+        "full": calls.full,
+        "calls": {"now": calls.taken, "max": calls.limit},
+        "checkpoint": about.checkpoint if about else "",
+        "label": about.label if about else "",
+        "transcribes": about.transcribes if about else False,
+        "examples": list(agent.examples or (about.examples if about else ())),
+        "ice_servers": [server.model_dump(exclude_none=True) for server in settings.ice_servers],
+    }
+
+
+def _not_ready(engine: Engine) -> str:
+    return engine.status.reason or "The speech model is not ready."
+
+
+async def _read(request: Request, shape: type[Body], allowed_origins: tuple[str, ...]) -> Body:
+    """The request's body as ``shape``. Raises ``BadRequest``."""
+    origin = request.headers.get("origin")
+    # Without this any page in the world could call from a visitor's browser: signalling needs no cookie.
+    if origin and origin not in allowed_origins and urlsplit(origin).netloc != request.headers.get("host"):
+        raise BadRequest(403, "origin", "This page may not place calls here.")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise BadRequest(415, "media_type", "Send JSON, as Content-Type: application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise BadRequest(413, "too_large", "The request is too large.")
+    try:
+        return shape.model_validate_json(bytes(body))
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        if fault["type"] == "json_invalid":
+            raise BadRequest(400, "bad_json", "The request is not valid JSON.") from None
+        where = ".".join(str(part) for part in fault["loc"]) or "the request"
+        raise BadRequest(422, "bad_request", f"{where}: {fault['msg']}.") from None
+
+
+def _add_faults(app: FastAPI) -> None:
+    """Give every fault the one JSON shape."""
+
+    def refusal(status: int, code: str, message: str, **headers: str) -> JSONResponse:
+        return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> JSONResponse:
+        return refusal(503, error.code, str(error), **{"Retry-After": str(error.retry_s)})
+
+    @app.exception_handler(BadRequest)
+    async def bad_request(_: Request, error: BadRequest) -> JSONResponse:
+        return refusal(error.status, error.code, str(error))
+
+    @app.exception_handler(BadOffer)
+    async def bad_offer(_: Request, error: BadOffer) -> JSONResponse:
+        return refusal(400, "bad_offer", str(error))
+
+    @app.exception_handler(UnknownConnection)
+    async def unknown(_: Request, error: UnknownConnection) -> JSONResponse:
+        return refusal(404, "unknown_connection", str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        return refusal(error.status_code, "http", str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def anything(_: Request, error: Exception) -> JSONResponse:
+        # Starlette logs the traceback; the caller need not see it.
+        return refusal(500, "internal", "Something went wrong in Parley. Its log says what.")

@@ -1,0 +1,171 @@
+"""``parley check``: is everything there that a call needs? Looks, changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import httpx
+import redis
+
+from bot.agents import AgentError, load_agent
+from bot.engine_probe import EngineUnavailable, ask_engine
+from bot.settings import Settings, variable
+
+PACKAGES = ("pipecat-ai", "aiortc", "fastapi", "torch", "transformers", "onnxruntime", "numpy")
+CHECKPOINT_S = 600.0  # reading 16 GB from a slow disk
+
+# Run in a process of its own: the bot itself never loads torch.
+_LOOK_AT_MODEL = """
+import json, sys
+from model_runtime.checkpoint import CheckpointError, open_checkpoint
+import torch
+found = {"device": f"CPU, {torch.get_num_threads()} threads"}
+if torch.cuda.is_available():
+    found["device"] = torch.cuda.get_device_name() + f", {torch.cuda.mem_get_info()[1] / 2**30:.0f} GiB"
+found["cuda"] = torch.cuda.is_available()
+try:
+    card = open_checkpoint(sys.argv[1]).card
+    found["name"], found["label"] = getattr(card, "name", ""), getattr(card, "label", "")
+except CheckpointError as error:
+    found["error"] = str(error)
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: ``note`` is worth knowing, ``bad`` keeps calls from working."""
+
+    state: Literal["ok", "note", "bad"]
+    what: str
+    said: str
+
+
+def look(settings: Settings, tell: Callable[[str], None] = lambda what: None) -> Iterator[Finding]:
+    """Look at everything. ``tell`` hears what is being looked at now."""
+    yield from _versions()
+    yield _port(settings)
+    yield _address(settings)
+    yield _agent(settings)
+    if settings.engine.url:
+        yield asyncio.run(_engine(settings.engine.url))
+    else:
+        tell("opening the checkpoint")
+        yield from _model(settings)
+    yield _redis(settings.redis_url.get_secret_value())
+
+
+def _versions() -> Iterator[Finding]:
+    python = platform.python_version()
+    right = sys.version_info[:2] == (3, 11)
+    yield Finding("ok" if right else "bad", "Python", python + ("" if right else "; Parley needs 3.11"))
+    found, missing = [], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        yield Finding("bad", "Packages", f"not installed: {', '.join(missing)}; run: make setup")
+    else:
+        yield Finding("ok", "Packages", ", ".join(found))
+
+
+def _port(settings: Settings) -> Finding:
+    where = f"{settings.host}:{settings.port}"
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+        else:
+            return Finding("ok", "Port", f"{where} is free")
+    try:
+        ready = httpx.get(f"http://{where}/readyz", timeout=2, trust_env=False).json()
+        return Finding(
+            "note", "Port", f"Parley is running on {where}, {'ready' if ready['ready'] else 'not ready'}"
+        )
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return Finding("bad", "Port", f"{where}: {reason}; choose another with {variable('port')}")
+
+
+def _address(settings: Settings) -> Finding:
+    if settings.host in ("127.0.0.1", "::1", "localhost"):
+        return Finding("ok", "Address", "this machine only; its own browsers may use the microphone")
+    said = "not this machine only: browsers want HTTPS for the microphone, so put a TLS proxy in front"
+    if not settings.ice_servers:
+        said += f"; callers behind NAT need a TURN server ({variable('ice_servers')})"
+    return Finding("note", "Address", said)
+
+
+def _agent(settings: Settings) -> Finding:
+    try:
+        agent = load_agent(settings.agents_dir, settings.agent)
+    except AgentError as error:
+        return Finding("bad", "Agent", str(error))
+    return Finding("ok", "Agent", f"{agent.name} ({settings.agent}.yaml)")
+
+
+async def _engine(url: str) -> Finding:
+    try:
+        about = await ask_engine(url)
+    except EngineUnavailable as error:
+        return Finding("bad", "Engine", f"{url}: {error}")
+    return Finding(
+        "ok", "Engine", f"{url} answers: {about.checkpoint}{f' ({about.label})' if about.label else ''}"
+    )
+
+
+def _model(settings: Settings) -> Iterator[Finding]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _LOOK_AT_MODEL, settings.checkpoint],
+            capture_output=True,
+            text=True,
+            timeout=CHECKPOINT_S,
+            env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        yield Finding(
+            "bad", "Checkpoint", f"{settings.checkpoint}: could not be read in {CHECKPOINT_S:.0f} s"
+        )
+        return
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
+        yield Finding("bad", "Model", f"the model code does not load: {last}")
+        return
+    if settings.engine.device == "cuda" and not found["cuda"]:
+        yield Finding("bad", "Device", f"{variable('engine', 'device')} is cuda, and PyTorch finds no GPU")
+    else:
+        yield Finding("ok", "Device", found["device"])
+    if "error" in found:
+        yield Finding("bad", "Checkpoint", found["error"])
+    else:
+        label = f" ({found['label']})" if found["label"] else ""
+        yield Finding("ok", "Checkpoint", f"{found['name'] or settings.checkpoint}{label}")
+
+
+def _redis(url: str) -> Finding:
+    if not url:
+        return Finding("ok", "Redis", f"not used ({variable('redis_url')} is empty)")
+    try:
+        with redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3) as client:
+            client.ping()
+            about = client.info("server")
+    except ValueError as error:
+        return Finding("bad", "Redis", f"{variable('redis_url')}: {error}")
+    except redis.RedisError as error:
+        return Finding("bad", "Redis", f"does not answer: {error}")
+    return Finding("ok", "Redis", f"answers, version {about['redis_version']}")

@@ -1,0 +1,201 @@
+"""The command line: ``parley serve``, ``talk``, ``check`` and ``settings``.
+
+What goes wrong is said in a sentence, never in a traceback. Commands import what they need when they run, so
+that ``parley --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from bot import settings as conf
+
+if TYPE_CHECKING:
+    from bot.talk import CallRecord
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A self-hosted voice bot that answers real calls with one end-to-end speech model.",
+)
+errors = Console(stderr=True)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any free one.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Speech model: a folder, or hf://owner/name.")
+    ] = None,
+    agent: Annotated[str | None, typer.Option(help="Who answers.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="TRACE, DEBUG, INFO, WARNING or ERROR.")] = None,
+) -> None:
+    """Start Parley: the page, the calls, the speech model. Options override PARLEY_* settings."""
+    settings = _settings(host=host, port=port, checkpoint=checkpoint, agent=agent, log_level=log_level)
+    from bot import log  # before anything that logs as it is imported
+
+    log.set_up(settings.log_level)
+    from bot.agents import AgentError
+    from bot.serve import CannotServe
+    from bot.serve import serve as run
+
+    try:
+        run(settings)
+    except (AgentError, CannotServe) as error:
+        _fail(str(error))
+
+
+@app.command()
+def talk(
+    wav: Annotated[list[Path], typer.Option(help="A question, any audio file. Repeat it for several turns.")],
+    out: Annotated[Path | None, typer.Option(help="Write the bot's side here, as a WAV file.")] = None,
+    url: Annotated[str, typer.Option(help="The Parley to call.")] = "http://127.0.0.1:8080",
+    stereo: Annotated[bool, typer.Option(help="Write both sides: the caller left, the bot right.")] = False,
+    greeting: Annotated[bool, typer.Option(help="Hear the greeting out before the first question.")] = True,
+    wait: Annotated[float, typer.Option(help="Without greeting: seconds before the first question.")] = 0.5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Call Parley as a browser would, ask what is in WAV files, and measure the answers on the recording."""
+    from bot import log
+
+    log.set_up("ERROR")
+    from bot.talk import CallFailed, place_call, read_wav
+    from bot.waveform import write_wav
+
+    try:
+        questions = [read_wav(path) for path in wav]
+        with errors.status("calling", spinner="dots") as status:
+            record = asyncio.run(
+                place_call(
+                    url, questions, greeting=greeting, wait_s=wait, on_turn=lambda what: status.update(what)
+                )
+            )
+    except CallFailed as error:
+        _fail(str(error))
+    if out is not None:
+        try:
+            write_wav(out, [record.caller, record.bot] if stereo else [record.bot], record.rate)
+        except OSError as error:
+            _fail(f"{out}: cannot be written: {error.strerror}.")
+    if as_json:
+        sys.stdout.write(json.dumps(_as_json(wav, record), indent=2) + "\n")
+    else:
+        _print_call(wav, record, out)
+    if any(turn.voice_to_voice_ms is None for turn in record.turns):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check() -> None:
+    """Say what is fine and what is not: device, checkpoint, ports, Redis, versions."""
+    from bot import log
+
+    log.set_up("ERROR")
+    from bot.check import look
+
+    ok = True
+    table = Table(box=None, pad_edge=False, show_header=False)
+    marks = {"ok": "[green]fine[/]", "note": "[yellow]note[/]", "bad": "[bold red]not fine[/]"}
+    with errors.status("looking", spinner="dots") as status:
+        for finding in look(_settings(), status.update):
+            ok = ok and finding.state != "bad"
+            table.add_row(marks[finding.state], f"[bold]{finding.what}[/]", finding.said)
+    Console().print(table)
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def settings(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the README's table of defaults.")
+    ] = False,
+) -> None:
+    """Print every setting: its environment variable, what it is now, what it does."""
+    if markdown:
+        sys.stdout.write(conf.markdown())
+        return
+    table = Table(Column("Setting", no_wrap=True), Column("Now", overflow="fold"), "What it does")
+    for row in conf.rows(_settings()):
+        now = f"[bold]{row.value}[/]" if row.value != row.default else row.value
+        table.add_row(row.variable, now, row.description.replace("`", "").replace("[", r"\["))
+    Console().print(table)
+    Console().print("Set them in the environment or in a .env file. [bold]Bold[/]: not the default.")
+
+
+def main() -> None:
+    """The ``parley`` command."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _settings(**changes: object) -> conf.Settings:
+    try:
+        return conf.load(**changes)
+    except conf.BadSettings as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    errors.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _as_json(wav: list[Path], record: CallRecord) -> dict[str, object]:
+    return {
+        "model": {key: record.info.get(key, "") for key in ("checkpoint", "label", "voice", "agent")},
+        "setup_ms": round(record.setup_s * 1000),
+        "greeting": record.greeting,
+        "turns": [
+            {
+                "wav": str(path),
+                "question": turn.question,
+                "answer": turn.answer,
+                "voice_to_voice_ms": None
+                if turn.voice_to_voice_ms is None
+                else round(turn.voice_to_voice_ms),
+                "reported_ms": turn.reported_ms,
+                "asked_from_s": round(turn.asked_from_s, 3),
+                "asked_to_s": round(turn.asked_to_s, 3),
+                "answered_from_s": None if turn.answered_from_s is None else round(turn.answered_from_s, 3),
+                "answered_to_s": None if turn.answered_to_s is None else round(turn.answered_to_s, 3),
+            }
+            for path, turn in zip(wav, record.turns, strict=True)
+        ],
+    }
+
+
+def _print_call(wav: list[Path], record: CallRecord, out: Path | None) -> None:
+    console = Console()
+
+    def line(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False)
+
+    label = record.info.get("label", "")
+    line(f"{record.info.get('checkpoint', '?')}{f' ({label})' if label else ''}", "dim")
+    if record.greeting:
+        line(f"bot: {record.greeting}")
+    for path, turn in zip(wav, record.turns, strict=True):
+        line(f"you: {turn.question or path.name}")
+        if turn.voice_to_voice_ms is None:
+            line("bot: (no answer)", "bold red")
+            continue
+        line(f"bot: {turn.answer or '(speech without captions)'}", "bold")
+        line(f"     {turn.voice_to_voice_ms:.0f} ms voice to voice", "dim")
+    if out is not None:
+        line(f"recorded in {out}", "dim")
+
+
+if __name__ == "__main__":
+    main()

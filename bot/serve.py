@@ -1,0 +1,154 @@
+"""``parley serve``: engine, application and web server, put together and run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+import uvloop
+from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
+from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
+from rich.console import Console
+
+from bot.agents import Agent, load_agent
+from bot.app import create_app
+from bot.engine_process import Engine, EngineStatus, OwnEngine
+from bot.settings import Settings, variable
+from pipeline.agent import CallAgent, CallSettings
+from pipeline.call import Call, transport_params
+from pipeline.segmenter import SegmenterSettings
+from pipeline.turns import TurnSettings
+
+RECONNECT_S = 20.0  # a caller whose engine died waits this long for the next: nano is back in 2 to 10 s
+
+
+class CannotServe(Exception):  # noqa: N818 - read by a person
+    """Parley cannot be started, or could not go on. The message says why and what to do."""
+
+
+def serve(settings: Settings) -> None:
+    """Run Parley until SIGINT or SIGTERM. Raises ``AgentError``, ``CannotServe``."""
+    agent = load_agent(settings.agents_dir, settings.agent)
+    with _listen(settings) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, agent, listening))
+
+
+async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
+    engine = make_engine(settings)
+    app = create_app(
+        settings,
+        agent,
+        engine,
+        lambda connection, call_id: make_call(connection, call_id, settings, agent, engine),
+    )
+    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
+    host, port = listening.getsockname()[:2]
+    async with _announced(
+        engine, f"http://{'[' + host + ']' if ':' in host else host}:{port}", agent.voice, server
+    ):
+        await server.serve(sockets=[listening])
+    if engine.status.state == "failed":
+        raise CannotServe(engine.status.reason)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its habit of dying from the signal that stopped it: a wanted end is status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+
+@contextlib.asynccontextmanager
+async def _announced(engine: Engine, url: str, voice: str, server: _Server) -> AsyncIterator[None]:
+    """Tell the person at the terminal how far the start has come, and end if it can come no further."""
+    console = Console(stderr=True)
+    waiting = console.status("Loading the speech model …", spinner="dots")
+
+    def changed(status: EngineStatus) -> None:
+        waiting.stop()
+        if status.state == "ready":
+            if not engine.has_voice(voice):
+                console.print(f"This checkpoint has no voice {voice!r}; its own is used.", highlight=False)
+            who = status.about.checkpoint if status.about else "the engine"
+            console.print(f"[bold]Parley is ready:[/] {url}  [dim]({who}; Ctrl+C stops it)[/]")
+        elif status.state == "failed":
+            server.stop()
+        elif console.is_terminal and not server.should_exit:
+            waiting.start()
+
+    engine.on_change = changed
+    if console.is_terminal:
+        waiting.start()
+    try:
+        yield
+    finally:
+        waiting.stop()
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The engine the settings name, or one of our own."""
+    if settings.engine.url:
+        return Engine(settings.engine.url)
+    return OwnEngine(settings.engine, settings.checkpoint, settings.max_calls, settings.log_level)
+
+
+def make_call(
+    connection: SmallWebRTCConnection, call_id: str, settings: Settings, agent: Agent, engine: Engine
+) -> Call:
+    """A call on ``connection``, not yet running."""
+    turns = settings.turns
+    voice = agent.voice if engine.has_voice(agent.voice) else ""
+    return Call(
+        SmallWebRTCTransport(connection, params=transport_params()),
+        engine.url,
+        CallAgent(name=agent.name, instructions=agent.instructions, greeting=agent.greeting, voice=voice),
+        CallSettings(
+            segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
+            turns=TurnSettings(
+                end_ms=turns.end_ms,
+                barge_in_ms=turns.barge_in_ms,
+                min_speech_ms=turns.min_speech_ms,
+                max_turn_ms=turns.max_turn_ms,
+            ),
+            max_call_s=settings.max_call_s,
+            reconnect_s=RECONNECT_S,
+            connect_timeout_s=settings.connect_timeout_s,
+        ),
+        call_id=call_id,
+    )
+
+
+@contextlib.contextmanager
+def _listen(settings: Settings) -> Iterator[socket.socket]:
+    """Take the port before anything is loaded. Raises ``CannotServe``."""
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror:
+        raise CannotServe(
+            f"{variable('host')}: {settings.host!r} is not an address of this machine."
+        ) from None
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(address)
+        except OSError as error:
+            where = f"Port {settings.port} on {settings.host}"
+            raise CannotServe(
+                f"{where} cannot be used: {(error.strerror or str(error)).lower()}. "
+                f"Choose another: parley serve --port {settings.port + 1}"
+            ) from None
+        yield listening

@@ -1,0 +1,229 @@
+"""Every setting a person can turn, in one place: ``PARLEY_*`` in the environment or in a ``.env`` file.
+
+Nested settings take two underscores: ``PARLEY_TURNS__END_MS=300``. ``parley settings`` prints the table of
+all of them with what they are now; ``parley settings --markdown`` prints the one in the README.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from pipeline import segmenter, turns
+
+_TURNS = turns.TurnSettings()  # the defaults are the pipeline's own
+_SPEECH = segmenter.SegmenterSettings()
+
+PREFIX = "PARLEY_"
+PACKAGE = Path(__file__).resolve().parent
+NANO = PACKAGE.parent / "model_runtime" / "checkpoints" / "nano"
+
+
+class BadSettings(Exception):  # noqa: N818 - reads as what it is wherever it is caught
+    """Some settings cannot be used. The message has a line for each: its variable and what is wrong."""
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IceServer(_Group):
+    """One STUN or TURN server, in the terms of W3C's RTCIceServer."""
+
+    urls: str | list[str]
+    username: str | None = None
+    credential: str | None = None
+
+
+class EngineSettings(_Group):
+    """The process that runs the speech model."""
+
+    url: str = Field(
+        default="", description="Engine to call, `ws://host:port` or `unix:/path`. Empty: start our own."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where our own engine computes; `auto` takes the GPU if there is one."
+    )
+    threads: int = Field(
+        default=0, ge=0, le=256, description="CPU threads of our own engine; 0 chooses by the model's size."
+    )
+    start_timeout_s: float = Field(
+        default=600, gt=0, description="Seconds our own engine may take to load before it is started anew."
+    )
+
+
+class TurnSettings(_Group):
+    """When the caller is taken to have begun, paused and finished."""
+
+    end_ms: int = Field(
+        default=_TURNS.end_ms, ge=0, description="Silence in ms after which the caller's turn is over."
+    )
+    barge_in_ms: int = Field(
+        default=_TURNS.barge_in_ms, ge=0, description="Speech over the bot, in ms, that stops it."
+    )
+    min_speech_ms: int = Field(
+        default=_TURNS.min_speech_ms,
+        ge=0,
+        description="Less speech than this, in ms, is a noise and not a turn.",
+    )
+    max_turn_ms: int = Field(
+        default=_TURNS.max_turn_ms, gt=0, description="Speech without a pause is answered after this many ms."
+    )
+    pause_ms: int = Field(
+        default=_SPEECH.stop_ms,
+        ge=0,
+        description="Silence in ms after which an answer is begun, unheard; below `end_ms`.",
+    )
+    aggressiveness: int = Field(
+        default=_SPEECH.aggressiveness,
+        ge=0,
+        le=3,
+        description="How readily sound is taken for noise (webrtcvad's 0 to 3).",
+    )
+
+
+def _ice_servers(value: Any) -> Any:
+    """Accept JSON, and bare URLs parted by commas: ``stun:stun.example.org,turn:...``."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = (
+            json.loads(text) if text.startswith("[") else [part for part in text.split(",") if part.strip()]
+        )
+    if isinstance(value, list):
+        return [{"urls": item.strip()} if isinstance(item, str) else item for item in value]
+    return value
+
+
+class Settings(BaseSettings):
+    """All of Parley's settings, read once at the start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True
+    )
+
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Browsers give the microphone only to "
+        "`localhost` and to HTTPS pages, so put a TLS proxy in front of anything else.",
+    )
+    port: int = Field(default=8080, ge=0, le=65535, description="TCP port of the page and of the signalling.")
+    checkpoint: str = Field(
+        default=str(NANO),
+        description="The speech model: a folder in Step-Audio 2's published layout, or `hf://owner/name`.",
+    )
+    agent: str = Field(
+        default="bluebird", description="Who answers: the name of a file in `agents_dir`, without `.yaml`."
+    )
+    agents_dir: Path = Field(default=PACKAGE / "agents", description="Folder of the agents' YAML files.")
+    max_calls: int = Field(
+        default=4, ge=1, le=1000, description="Calls at once. One more is refused with 503 at once."
+    )
+    max_call_s: float = Field(default=1800, gt=0, description="Seconds after which a call is ended.")
+    connect_timeout_s: float = Field(
+        default=15, gt=0, description="Seconds a caller has, from the offer to the first connection."
+    )
+    drain_s: float = Field(default=3, ge=0, description="Seconds calls get to end when Parley is stopped.")
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: _words(v))] = Field(
+        default=(),
+        description="Other sites, `https://host`, whose pages may place calls here; parted by commas.",
+    )
+    ice_servers: Annotated[tuple[IceServer, ...], NoDecode, BeforeValidator(_ice_servers)] = Field(
+        default=(),
+        description="STUN and TURN servers: URLs parted by commas, or JSON like "
+        '`[{"urls": "turn:host", "username": "u", "credential": "c"}]`. The page gets them too.',
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Redis, `redis://host:6379/0`, that `parley check` tries. Calls keep nothing in it yet.",
+    )
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="How much is written to the log."
+    )
+    engine: EngineSettings = EngineSettings()
+    turns: TurnSettings = TurnSettings()
+
+
+def _words(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+def load(**changes: Any) -> Settings:
+    """Settings from the environment and ``.env``, with ``changes`` (from the command line) before both.
+
+    Raises ``BadSettings`` that names every variable at fault.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [f"{variable(*map(str, e['loc']))}: {_reason(e)}" for e in error.errors()]
+        raise BadSettings("\n".join(lines)) from None
+    except SettingsError as error:
+        raise BadSettings(str(error)) from None
+
+
+def _reason(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    given = error.get("input")
+    if error["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return f"is {given!r}, should be {message}" if isinstance(given, str | int | float) else message
+
+
+def variable(*path: str) -> str:
+    """The environment variable of a setting: ``("turns", "pause_ms")`` gives ``PARLEY_TURNS__PAUSE_MS``."""
+    return PREFIX + "__".join(part.upper() for part in path)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a setting's variable, its default and present values as text, its purpose."""
+
+    variable: str
+    default: str
+    value: str
+    description: str
+
+
+def rows(settings: Settings | None = None) -> Iterator[Row]:
+    """Every setting, in the order of this file. Without ``settings`` the present values are the defaults."""
+    defaults = Settings.model_construct()
+    yield from _rows(defaults, settings or defaults)
+
+
+def _rows(defaults: BaseModel, present: BaseModel, path: tuple[str, ...] = ()) -> Iterator[Row]:
+    for name, field in type(defaults).model_fields.items():
+        default, value = getattr(defaults, name), getattr(present, name)
+        if isinstance(default, _Group):
+            yield from _rows(default, value, (*path, name))
+        else:
+            yield Row(variable(*path, name), _text(default), _text(value), field.description or "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return str(value)  # stars, or nothing: a password is never printed
+    if isinstance(value, tuple):
+        return ",".join(_text(item) for item in value)
+    if isinstance(value, IceServer):
+        return value.urls if isinstance(value.urls, str) else ",".join(value.urls)
+    if isinstance(value, str | Path) and str(value).startswith(str(PACKAGE.parent)):
+        return str(Path(value).relative_to(PACKAGE.parent))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def markdown() -> str:
+    """The table of all settings and their defaults for the README."""
+    lines = ["| Setting | Default | What it does |", "|---|---|---|"]
+    for row in rows():
+        default = f"`{row.default}`" if row.default else "empty"
+        lines.append(f"| `{row.variable}` | {default} | {row.description.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
