@@ -1,0 +1,184 @@
+"""The page in a real browser, against an engine that answers in a tone: what it shows and says."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from bot.waveform import write_wav
+from tests.bot.speaking_engine import EXAMPLES, LABEL
+from tests.bot.test_talk import voice
+from tests.e2e.browser import CHROMIUM
+from tests.e2e.server import Server, parley_server
+
+# What some texts are written in, and on.
+COLOURS = """['body', '.lede', '.model', '.quiet', '.main'].map((of) => {
+  const style = getComputedStyle(document.querySelector(of));
+  const clear = style.backgroundColor === 'rgba(0, 0, 0, 0)';
+  return [style.color, clear ? getComputedStyle(document.body).backgroundColor : style.backgroundColor];
+})"""
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path = tmp_path_factory.mktemp("engine") / "engine.sock"
+    command = [sys.executable, "-m", "tests.bot.speaking_engine", "--socket", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def server(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("parley") / "serve.log"
+    with parley_server(log, PARLEY_ENGINE__URL=engine, PARLEY_MAX_CALLS="1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("microphone") / "microphone.wav"
+    quiet = np.zeros(3 * 48_000, np.float32)
+    write_wav(path, [np.concatenate([quiet, voice(1.0), np.tile(quiet, 10)])], 48_000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(microphone: Path) -> Iterator[Browser]:
+    flags = [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={microphone}%noloop",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    context = browser.new_context()
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    # The browser itself notes every answer of 4xx and 5xx there; what the policy blocks is told there, too.
+    opened.on("console", lambda line: faults.append(line.text) if "Security Policy" in line.text else None)
+    opened.goto(server.url)
+    yield opened
+    context.close()
+    assert faults == []
+
+
+def call(page: Page) -> None:
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.get_by_role("meter")).to_be_visible(timeout=20_000)
+
+
+def test_before_a_call_it_says_who_answers_and_what_to_ask(page: Page) -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text("Bluebird Outdoor")
+    expect(page.get_by_text(LABEL)).to_be_visible()
+    for example in EXAMPLES:
+        expect(page.get_by_text(example)).to_be_visible()
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_enabled()
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_a_call_shows_what_both_sides_say_and_how_long_the_answer_took(page: Page) -> None:
+    call(page)
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("Hello, this is Bluebird Outdoor.", timeout=20_000)
+    expect(log).to_contain_text("how long does delivery take", timeout=20_000)
+    expect(log).to_contain_text("Delivery takes two to three days.", timeout=20_000)
+    expect(log).to_contain_text("answered after")
+    expect(page.get_by_text(LABEL)).to_be_visible()
+    page.get_by_role("button", name="Mute").click()
+    expect(page.get_by_role("button", name="Unmute")).to_be_visible()
+    page.get_by_role("button", name="Hang up").click()
+    expect(page.get_by_role("status")).to_have_text("The call has ended.")
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_focused()
+    expect(log).to_contain_text("Delivery takes two to three days.")  # still there to be read
+
+
+def test_the_whole_call_can_be_made_with_the_keyboard(page: Page) -> None:
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_enabled()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Hang up")).to_be_focused()
+    expect(page.get_by_role("meter")).to_be_visible(timeout=20_000)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Mute")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_focused()
+
+
+def test_a_full_server_is_said_in_words_and_the_next_try_gets_through(page: Page, server: Server) -> None:
+    call(page)
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.get_by_role("button", name="Call", exact=True).click()
+    expect(other.get_by_role("alert")).to_contain_text("busy")
+    page.get_by_role("button", name="Hang up").click()
+    expect(page.get_by_role("status")).to_have_text("The call has ended.")
+    for _ in range(20):  # the server notices the hang-up when it arrives
+        other.get_by_role("button", name="Try again").click()
+        other.wait_for_timeout(500)
+        if other.get_by_role("meter").is_visible():
+            break
+    expect(other.get_by_role("alert")).to_be_empty()
+    other.get_by_role("button", name="Hang up").click()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_the_screen_and_can_be_read(page: Page, width: int, scheme: str) -> None:
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce")
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_enabled()
+    page.set_viewport_size({"width": width, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    button = page.get_by_role("button", name="Call", exact=True).bounding_box()
+    assert button is not None
+    assert button["height"] >= 44  # a finger's width (WCAG 2.5.5)
+    for ink, paper in page.evaluate(COLOURS):
+        assert contrast(ink, paper) >= 4.5, (ink, paper)  # WCAG 1.4.3
+
+
+def test_an_engine_that_goes_away_and_a_server_that_stops_are_said_in_words(
+    browser: Browser, tmp_path: Path, engine: str
+) -> None:
+    with parley_server(tmp_path / "serve.log", PARLEY_ENGINE__URL=engine) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        call(page)
+        server.process.send_signal(signal.SIGTERM)
+        expect(page.get_by_role("button", name="Hang up")).to_be_hidden(timeout=20_000)
+        page.get_by_role("button", name="Call", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("cannot be reached", timeout=20_000)
+        page.close()
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2's contrast ratio of two ``rgb(r, g, b)`` colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

@@ -1,0 +1,93 @@
+"""Settings as a person sets them: environment, file, command line; and what a wrong one is answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bot import settings as conf
+from pipeline.turns import TurnSettings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env of the developer's
+    for row in conf.rows():
+        monkeypatch.delenv(row.variable, raising=False)
+
+
+def test_without_any_setting_it_listens_on_this_machine_only() -> None:
+    settings = conf.load()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.checkpoint.endswith("model_runtime/checkpoints/nano")
+
+
+def test_environment_file_and_command_line_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("PARLEY_PORT=1\nPARLEY_MAX_CALLS=7\nPARLEY_AGENT=other\n")
+    monkeypatch.setenv("PARLEY_PORT", "2")
+    monkeypatch.setenv("PARLEY_AGENT", "env")
+    settings = conf.load(agent="option", host=None)
+    assert (settings.max_calls, settings.port, settings.agent, settings.host) == (7, 2, "option", "127.0.0.1")
+
+
+def test_nested_settings_take_two_underscores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_TURNS__END_MS", "500")
+    monkeypatch.setenv("PARLEY_ENGINE__DEVICE", "cpu")
+    settings = conf.load()
+    assert settings.turns.end_ms == 500
+    assert settings.turns.barge_in_ms == TurnSettings().barge_in_ms
+    assert settings.engine.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("", []),
+        ("stun:a.example", ["stun:a.example"]),
+        ("stun:a.example, turn:b.example:3478", ["stun:a.example", "turn:b.example:3478"]),
+        ('[{"urls": "turn:b.example", "username": "u", "credential": "c"}]', ["turn:b.example"]),
+    ],
+)
+def test_ice_servers_are_urls_or_json(monkeypatch: pytest.MonkeyPatch, text: str, urls: list[str]) -> None:
+    monkeypatch.setenv("PARLEY_ICE_SERVERS", text)
+    assert [server.urls for server in conf.load().ice_servers] == urls
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PARLEY_PORT", "high"),
+        ("PARLEY_PORT", "70000"),
+        ("PARLEY_MAX_CALLS", "0"),
+        ("PARLEY_LOG_LEVEL", "loud"),
+        ("PARLEY_TURNS__END_MS", "-1"),
+        ("PARLEY_TURNS__NO_SUCH", "1"),
+        ("PARLEY_ENGINE__DEVICE", "abacus"),
+        ("PARLEY_ICE_SERVERS", "[{"),
+        ("PARLEY_ICE_SERVERS", '[{"url": "stun:a"}]'),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(conf.BadSettings, match=name):
+        conf.load()
+
+
+def test_every_setting_is_described_and_in_the_table() -> None:
+    table = conf.markdown()
+    rows = list(conf.rows())
+    assert all(row.description.endswith((".", "`")) for row in rows)
+    assert all(f"`{row.variable}`" in table for row in rows)
+    assert {"PARLEY_HOST", "PARLEY_TURNS__END_MS", "PARLEY_ENGINE__URL"} <= {row.variable for row in rows}
+
+
+def test_the_table_shows_what_is_set_now_but_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_MAX_CALLS", "9")
+    monkeypatch.setenv("PARLEY_REDIS_URL", "redis://:secret@host/0")
+    shown = {row.variable: row.value for row in conf.rows(conf.load())}
+    assert shown["PARLEY_MAX_CALLS"] == "9"
+    assert "secret" not in shown["PARLEY_REDIS_URL"]
+    assert shown["PARLEY_REDIS_URL"]

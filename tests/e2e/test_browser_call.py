@@ -1,0 +1,120 @@
+"""A person with a browser calls Parley: real Chromium, real WebRTC, real speech in and out."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from bot.waveform import Pcm, first_loud, last_loud, write_wav
+from tests.e2e.browser import RATE, Recording, browser_page, take_recording
+from tests.e2e.measure import utterances
+from tests.e2e.recogniser import nearest, recognise
+from tests.e2e.server import Server
+from tests.e2e.shop import ANSWERS, GREETING, QUESTIONS
+from tests.e2e.speakers import VOICES, say, silence
+
+pytestmark = pytest.mark.e2e
+
+GREETING_SECONDS = 7.0  # the microphone file's first silence: connecting, and the greeting
+ANSWER_SECONDS = 6.5  # the longest answer is 5 s
+
+
+def call(server: Server, microphone: Path, seconds: float) -> tuple[Recording, str]:
+    """Press Call, let the microphone file play, hang up; both sides' sound and the captions' text."""
+    with browser_page(server.url, microphone) as page:
+        page.get_by_role("button", name="Call", exact=True).click()
+        expect(page.get_by_role("button", name="Hang up")).to_be_visible(timeout=15_000)
+        page.wait_for_timeout(seconds * 1000)
+        recording = take_recording(page)
+        captions = page.get_by_role("log").inner_text()
+        page.get_by_role("button", name="Hang up").click()
+        expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible(timeout=5000)
+        return recording, captions
+
+
+def ask(server: Server, folder: Path, questions: list[Pcm]) -> tuple[Recording, str]:
+    """One call in which the questions are asked one after another, with time for each answer."""
+    pieces = [silence(GREETING_SECONDS)]
+    for question in questions:
+        pieces += [question, silence(ANSWER_SECONDS)]
+    microphone = np.concatenate(pieces)
+    path = folder / "microphone.wav"
+    write_wav(path, [microphone], RATE)
+    return call(server, path, len(microphone) / RATE + 0.5)
+
+
+def heard_answers(recording: Recording) -> list[str]:
+    """What the recogniser hears of the bot after each question, the greeting first."""
+    turns = utterances(recording.caller, RATE)
+    bounds = [0, *[end for _, end in turns], len(recording.bot)]
+    return [recognise(recording.bot[start:end], RATE) for start, end in itertools.pairwise(bounds)]
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_five_questions_are_answered_rightly_in_speech(server: Server, tmp_path: Path, voice: str) -> None:
+    questions = [say(question, voice) for question in QUESTIONS]
+    recording, captions = ask(server, tmp_path, questions)
+    heard = heard_answers(recording)
+    assert nearest(heard[0], ANSWERS) == GREETING
+    told = [nearest(sentence, ANSWERS) for sentence in heard[1:]]
+    assert told == list(QUESTIONS.values())
+    for answer in QUESTIONS.values():
+        assert answer in captions
+
+
+def test_two_calls_at_once_get_their_own_answers(server: Server, tmp_path: Path) -> None:
+    (first, first_answer), (second, second_answer) = list(QUESTIONS.items())[:2]
+
+    def one(question: str, voice: str) -> str:
+        folder = tmp_path / voice
+        folder.mkdir()
+        return nearest(heard_answers(ask(server, folder, [say(question, voice)])[0])[1], ANSWERS)
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(one, (first, second), VOICES))
+    assert told == [first_answer, second_answer]
+
+
+def test_speaking_over_the_answer_silences_it(server: Server, tmp_path: Path) -> None:
+    question, interruption = (
+        say(next(iter(QUESTIONS)), VOICES[0]),
+        say("No, wait, stop for a moment.", VOICES[0]),
+    )
+    into_answer = silence(1.6)  # turn end and the way there take about half a second; the answer lasts three
+    microphone = [silence(GREETING_SECONDS)]
+    for _ in range(3):
+        microphone += [question, into_answer, interruption, silence(ANSWER_SECONDS)]
+    path = tmp_path / "microphone.wav"
+    write_wav(path, [np.concatenate(microphone)], RATE)
+    recording, _ = call(server, path, sum(map(len, microphone)) / RATE + 0.5)
+    spoken = utterances(recording.caller, RATE)
+    assert len(spoken) == 6
+    delays = []
+    for start, end in spoken[1::2]:
+        assert first_loud(recording.bot, start - RATE // 5, start) is not None, "the bot was not speaking yet"
+        delays.append(((last_loud(recording.bot, start, end) or start) - start) / RATE * 1000)
+    assert median(delays) <= 300, f"ms until silence: {delays}"
+
+
+def test_refused_microphone_is_said_in_words(server: Server) -> None:
+    with browser_page(server.url, None, allow=False) as page:
+        page.context.clear_permissions()
+        page.get_by_role("button", name="Call", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("microphone", ignore_case=True, timeout=10_000)
+        expect(page.get_by_role("button", name="Call", exact=True)).to_be_enabled()
+
+
+def test_the_page_names_its_model_a_demo_and_says_what_to_ask(server: Server) -> None:
+    with browser_page(server.url, None) as page:
+        _says(page, "demo model")
+        _says(page, next(iter(QUESTIONS)))
+
+
+def _says(page: Page, text: str) -> None:
+    expect(page.locator("body")).to_contain_text(text, ignore_case=True, timeout=10_000)

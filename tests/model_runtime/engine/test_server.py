@@ -1,0 +1,396 @@
+"""The engine over a real WebSocket: who is let in, what ends a session, and that nobody disturbs anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.request import urlopen
+
+import msgspec
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect as connect_sync
+
+from model_runtime import protocol
+from model_runtime.engine.ops import Hear, Op
+from model_runtime.engine.server import EngineServer
+from model_runtime.engine.worker import Worker
+from model_runtime.protocol import (
+    Audio,
+    Cancel,
+    Close,
+    Commit,
+    Done,
+    EngineMessage,
+    Error,
+    Open,
+    Opened,
+    Respond,
+    Sampling,
+    SetVoice,
+    Speech,
+)
+from tests.model_runtime.engine.rig import ScriptedKit, model, settings
+
+M = TypeVar("M", bound=EngineMessage)
+PATIENCE = 60.0  # s; the machine may be busy, and no test waits for this
+
+
+class Running:
+    """An engine in this process, listening."""
+
+    def __init__(self, server: EngineServer, worker: Worker, kit: ScriptedKit, url: str) -> None:
+        self.server, self.worker, self.kit, self.url = server, worker, kit, url
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A connection on which nothing has been said."""
+        if self.url.startswith("ws+unix://"):
+            connecting = unix_connect(self.url.removeprefix("ws+unix://"), max_size=None, compression=None)
+        else:
+            connecting = connect(self.url, max_size=None, compression=None, proxy=None)
+        async with connecting as socket:
+            yield Client(socket)
+
+    @asynccontextmanager
+    async def session(self, name: str = "call", **opening: Any) -> AsyncIterator[Client]:
+        """An open session."""
+        async with self.client() as client:
+            await client.send(Open(name, **opening))
+            await client.read(Opened)
+            yield client
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait for something that is about to be so."""
+        async with asyncio.timeout(PATIENCE):
+            while not true():  # noqa: ASYNC110  it is about the other thread, which sets no event
+                await asyncio.sleep(0.005)
+
+
+class Client:
+    """One WebSocket, speaking the protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.said: list[EngineMessage] = []
+
+    async def send(self, *messages: protocol.ClientMessage) -> None:
+        for message in messages:
+            await self.socket.send(protocol.encode(message))
+
+    async def read(self, kind: type[M]) -> M:
+        """The next message of that kind; what comes before it is kept in ``said``."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                message = protocol.decode_engine(await self.socket.recv(decode=False))
+                self.said.append(message)
+                if isinstance(message, kind):
+                    return message
+
+    async def closed(self) -> int | None:
+        """Wait for the engine to close; returns the close code."""
+        async with asyncio.timeout(PATIENCE):
+            await self.socket.wait_closed()
+        return self.socket.close_code
+
+    async def talk(self, turn: int, seconds: float = 1.0, seed: int = 0) -> None:
+        """Say something of that length and have it answered; ``turn`` 0 is the first second of the call."""
+        samples = np.random.default_rng(seed).integers(-8000, 8000, int(seconds * 16_000), dtype=np.int16)
+        await self.send(Audio(samples.tobytes()), Respond(turn, spans=[(0, len(samples))]))
+
+
+@asynccontextmanager
+async def running(**changes: Any) -> AsyncIterator[Running]:
+    chosen = settings(port=0, **changes)
+    kits: list[ScriptedKit] = []
+
+    def load() -> ScriptedKit:
+        kits.append(ScriptedKit(model(), chosen))
+        return kits[0]
+
+    worker = Worker(load)
+    worker.start()
+    await asyncio.wrap_future(worker.ready)
+    server = EngineServer(chosen, worker)
+    try:
+        async with server.listening() as url:
+            yield Running(server, worker, kits[0], url)
+    finally:
+        worker.stop()
+        await asyncio.wrap_future(worker.ended)
+
+
+# --- who is let in ---
+
+
+async def test_a_call_from_the_greeting_to_the_end() -> None:
+    async with running() as engine, engine.session() as client:
+        kit = engine.kit
+        text = kit.model.tokenizer.encode
+        slots = [id for word in "hello" for id in (*text(word), *[kit.tokens.audio0 + n for n in range(4)])]
+        kit.script = [*slots, kit.tokens.tts_end, kit.tokens.eot]
+        await client.send(Respond(0, text="Greet the caller."))
+        done = await client.read(Done)
+        assert (done.reason, done.text, done.groups) == ("end", "hello", 5)
+        assert sum(len(m.pcm) for m in client.said if isinstance(m, Speech)) == 5 * 2 * protocol.GROUP_SAMPLES
+        assert 0 < done.timings.first_audio_ms <= done.timings.total_ms
+        await client.send(Commit(0), Close())
+        assert await client.closed() == 1000
+        await engine.until(lambda: engine.server.sessions == 0)
+
+
+async def test_one_call_too_many_is_refused_at_once_and_let_in_later() -> None:
+    async with running(max_sessions=2) as engine, engine.session(), engine.client() as late:
+        async with engine.session():
+            await late.send(Open("late"))
+            error = await late.read(Error)
+            assert (error.code, error.fatal) == ("capacity", True)
+            assert await late.closed() == 1000
+        await engine.until(lambda: engine.server.sessions == 1)
+        async with engine.session():
+            assert engine.server.sessions == 2
+
+
+async def test_another_version_is_refused() -> None:
+    async with running() as engine, engine.client() as client:
+        await client.send(Open("old", version=99))
+        error = await client.read(Error)
+        assert (error.code, error.fatal) == ("version", True)
+        assert "99" in error.message
+        await client.closed()
+
+
+async def test_an_unknown_voice_is_refused_and_frees_its_place() -> None:
+    async with running(max_sessions=1) as engine:
+        async with engine.client() as client:
+            await client.send(Open("call", voice="nobody"))
+            error = await client.read(Error)
+            assert (error.code, error.fatal) == ("voice", True)
+            assert "anna, bert" in error.message
+            await client.closed()
+        await engine.until(lambda: engine.server.sessions == 0)
+
+
+async def test_a_web_page_is_not_let_in() -> None:
+    async with running() as engine:
+        with pytest.raises(InvalidStatus):
+            await connect(engine.url, origin="http://example.com", proxy=None)  # type: ignore[arg-type]  # as a browser
+
+
+async def test_a_supervisor_can_ask_how_full_it_is() -> None:
+    async with running(max_sessions=3) as engine, engine.session():
+        url = engine.url.replace("ws://", "http://") + "/healthz"
+        answer = await asyncio.to_thread(lambda: urlopen(url).read())
+        assert answer == b"1/3 sessions\n"
+
+
+async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    async with running(socket=path) as engine, engine.session() as client:
+        await client.talk(0)
+        await client.read(Speech)
+    assert not path.exists()
+
+
+# --- what ends a session ---
+
+GARBAGE: dict[str, bytes | str] = {
+    "no msgpack": b"\xc1\xc1\xc1",
+    "no message": msgspec.msgpack.encode({"type": "sing"}),
+    "no object": msgspec.msgpack.encode([1, 2, 3]),
+    "wrong field": msgspec.msgpack.encode({"type": "respond", "turn": "one"}),
+    "half a frame": protocol.encode(Open("call"))[:-3],
+    "empty": b"",
+    "nested": b"\x91" * 100_000,
+    "text": "hello",
+    "too long": bytes(protocol.MAX_FRAME_BYTES + 1),
+    "half a sample": protocol.encode(Audio(b"abc")),
+    "opened twice": protocol.encode(Open("again")),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+async def test_garbage_ends_its_own_session_with_a_sentence(name: str) -> None:
+    async with running() as engine, engine.session("good", sampling=Sampling(seed=1)) as good:
+        async with engine.session("bad") as bad:
+            await bad.socket.send(GARBAGE[name])
+            error = await bad.read(Error)
+            assert (error.code, error.fatal) == ("bad_request", True)
+            assert error.message.endswith((".", "`")) or ":" in error.message
+            assert await bad.closed() == 1000
+        await engine.until(lambda: engine.server.sessions == 1)
+        await good.talk(0)
+        await good.read(Speech)
+
+
+@pytest.mark.parametrize("name", [name for name in GARBAGE if name not in ("opened twice",)])
+async def test_garbage_instead_of_an_open_is_refused(name: str) -> None:
+    async with running() as engine, engine.client() as client:
+        await client.socket.send(GARBAGE[name])
+        error = await client.read(Error)
+        assert (error.code, error.fatal) == ("bad_request", True)
+        await client.closed()
+        assert engine.server.sessions == 0
+
+
+async def test_a_monstrous_frame_is_cut_off() -> None:
+    def send(url: str) -> None:
+        with connect_sync(url, proxy=None) as socket, suppress(ConnectionClosed, OSError):
+            socket.send(protocol.encode(Open("monster")))
+            socket.recv()
+            socket.send(bytes(3 * protocol.MAX_FRAME_BYTES))
+            socket.recv()
+            raise AssertionError("a session that takes any frame")
+
+    async with running() as engine, engine.session() as other:
+        await asyncio.to_thread(send, engine.url)
+        await engine.until(lambda: engine.server.sessions == 1)
+        await other.talk(0)
+        await other.read(Speech)
+
+
+async def test_a_client_that_vanishes_leaves_nothing_behind() -> None:
+    async with running(slot_masking=True) as engine:
+        for _ in range(3):
+            async with engine.session() as client:
+                await client.talk(0)
+                await client.read(Speech)
+                client.socket.transport.abort()
+        await engine.until(lambda: engine.server.sessions == 0)
+        assert engine.worker._sessions == {}
+
+
+async def test_mistakes_that_are_not_fatal_leave_the_session_open() -> None:
+    async with running() as engine, engine.session() as client:
+        await client.send(SetVoice("nobody"))
+        assert (await client.read(Error)).code == "voice"
+        await client.send(Respond(0, spans=[(0, 100)]))
+        error = await client.read(Error)
+        assert (error.code, error.turn, error.fatal) == ("bad_request", 0, False)
+        await client.talk(1)
+        await client.read(Speech)
+
+
+# --- nobody disturbs anybody ---
+
+
+async def spoken(engine: Running, seed: int) -> tuple[bytes, str]:
+    """The sound of two turns of one call, the model choosing its own words."""
+    async with engine.session(f"call{seed}", sampling=Sampling(temperature=1.0, seed=seed)) as client:
+        await client.talk(0, 1.0 + seed / 4, seed)
+        first = await client.read(Done)
+        await client.send(Commit(0, 6))
+        await client.send(Respond(1, text="And then?"))
+        second = await client.read(Done)
+        # How it is cut into frames may depend on who else speaks; what is said must not.
+        pcm = b"".join(m.pcm for m in client.said if isinstance(m, Speech))
+        return pcm, first.text + second.text
+
+
+async def test_calls_at_once_hear_what_each_would_hear_alone() -> None:
+    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20) as engine:
+        alone = [await spoken(engine, seed) for seed in range(3)]
+        together = await asyncio.gather(*(spoken(engine, seed) for seed in range(3)))
+        assert alone == together
+        assert len({text for _, text in alone}) == 3  # and they are three different calls
+
+
+async def test_a_fault_in_one_call_is_that_calls_alone() -> None:
+    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20) as engine:
+        expected = await spoken(engine, 1)
+        execute = engine.kit.execute
+
+        def faulty(op: Op) -> Any:
+            if isinstance(op, Hear) and len(op.wav) == 8_000:
+                raise RuntimeError("out of luck")
+            return execute(op)
+
+        engine.kit.execute = faulty  # type: ignore[method-assign]  # one call's audio is not survived
+
+        async def unlucky() -> None:
+            async with engine.session("unlucky") as client:
+                await client.talk(0, 0.5)
+                error = await client.read(Error)
+                assert (error.code, error.turn, error.fatal) == ("internal", 0, False)
+                assert "out of luck" not in error.message  # details are for the log
+                assert (await client.read(Done)).reason == "error"
+                await client.send(Respond(1, text="Still there?"))
+                await client.read(Speech)
+
+        lucky, _ = await asyncio.gather(spoken(engine, 1), unlucky())
+        assert lucky == expected
+
+
+async def test_the_end_of_the_models_thread_ends_every_call() -> None:
+    class OutOfOrder(BaseException):
+        """Nothing that anybody catches."""
+
+    async with running(slot_masking=True) as engine, engine.session() as client:
+        await client.talk(0)
+        await client.read(Speech)
+
+        def broken(op: Op) -> Any:
+            raise OutOfOrder
+
+        engine.kit.execute = broken  # type: ignore[method-assign]  # the worst that can happen
+        with pytest.raises(OutOfOrder):
+            await asyncio.wait_for(asyncio.wrap_future(engine.worker.ended), PATIENCE)
+        await client.socket.close()
+        await engine.until(lambda: engine.server.sessions == 0)
+        engine.worker.ended = Future()
+        engine.worker.ended.set_result(None)
+
+
+async def test_cancel_is_obeyed_while_others_speak() -> None:
+    async with running(slot_masking=True) as engine, engine.session("a") as a, engine.session("b") as b:
+        await a.talk(0)
+        await b.talk(0)
+        await a.read(Speech)
+        await b.read(Speech)
+        await a.send(Cancel(0))
+        assert (await a.read(Done)).reason == "cancelled"
+        await b.read(Speech)
+
+
+async def test_the_event_loop_is_never_kept_waiting_by_the_model() -> None:
+    async with running(slot_masking=True) as engine, engine.session() as client:
+        execute = engine.kit.execute
+
+        def slow(op: Op) -> Any:
+            time.sleep(0.2)
+            return execute(op)
+
+        engine.kit.execute = slow  # type: ignore[method-assign]  # a model that takes its time
+        await client.talk(0)
+        beats = 0
+        reading = asyncio.ensure_future(client.read(Speech))
+        while not reading.done():
+            await asyncio.sleep(0.01)
+            beats += 1
+        assert (
+            beats > 50
+        )  # a dozen units of 200 ms went by: a loop that waited for each would have counted those
+
+
+async def test_nothing_more_is_made_for_a_client_that_reads_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("model_runtime.engine.server.STALL_BYTES", 60_000)
+    # A unix socket, because the buffers of a TCP connection on one machine would swallow the whole reply.
+    async with running(slot_masking=True, socket=tmp_path / "s") as engine, engine.session("deaf") as deaf:
+        deaf.socket.transport.pause_reading()
+        await deaf.talk(0)
+        port = next(iter(engine.worker._sessions))
+        await engine.until(lambda: port.stalled)
+        async with engine.session("other") as other:  # is served meanwhile
+            await other.talk(0)
+            await other.read(Speech)
+        deaf.socket.transport.resume_reading()
+        await deaf.read(Done)

@@ -1,0 +1,82 @@
+"""The line nano is trained over: same length, audible, never out of range, and the same for the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model_runtime.training import augment
+
+
+def tone(hertz: float, seconds: float = 1.0, level: float = 0.3) -> augment.Wave:
+    at = np.arange(int(seconds * augment.RATE)) / augment.RATE
+    return (level * np.sin(2 * np.pi * hertz * at)).astype(np.float32)
+
+
+def power(wave: augment.Wave, low: float, high: float) -> float:
+    spectrum = np.abs(np.fft.rfft(wave)) ** 2
+    hertz = np.linspace(0, augment.RATE / 2, len(spectrum))
+    return float(spectrum[(hertz >= low) & (hertz < high)].sum() / len(wave) ** 2)
+
+
+@pytest.mark.parametrize("a_law", [False, True])
+def test_g711_keeps_a_voice_band_tone_and_its_quantisation_is_38_db_down(a_law: bool) -> None:
+    wave = tone(1037)  # not a divisor of the rate: every level is met
+    heard = augment.telephone(wave, a_law)
+    assert len(heard) == len(wave)
+    error = heard - wave
+    ratio = 10 * np.log10(np.mean(wave[800:-800] ** 2) / np.mean(error[800:-800] ** 2))
+    assert 30 < ratio < 50
+
+
+def test_g711_has_nothing_above_4_khz() -> None:
+    heard = augment.telephone((tone(1000) + tone(6000)).astype(np.float32))
+    assert power(heard, 4100, 8000) < 1e-4 * power(heard, 0, 4000)
+
+
+def test_lost_packets_are_silent() -> None:
+    heard = augment.telephone(tone(500, 4.0), lost=np.random.default_rng(1))
+    frames = heard[: len(heard) // 320 * 320].reshape(-1, 320)
+    quiet = np.sqrt(np.mean(frames[:, 80:240] ** 2, axis=1)) < 0.01
+    assert 0 < quiet.sum() < 0.15 * len(frames)
+
+
+def test_noise_is_added_at_the_ratio_asked_for() -> None:
+    draw = np.random.default_rng(0)
+    wave = tone(700, 2.0)
+    noisy = augment.with_noise(wave, augment.coloured(len(wave), draw, 0), 15)
+    ratio = 10 * np.log10(np.mean(wave**2) / np.mean((noisy - wave) ** 2))
+    assert ratio == pytest.approx(15, abs=0.5)
+
+
+def test_faster_is_shorter_and_higher() -> None:
+    heard = augment.faster(tone(1000, 2.0), 1.25)
+    assert len(heard) == pytest.approx(2.0 * augment.RATE / 1.25, abs=3)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert np.argmax(spectrum) / len(heard) * augment.RATE == pytest.approx(1250, abs=5)
+
+
+def test_a_whole_line_is_finite_in_range_and_repeats_with_its_seed() -> None:
+    wave = tone(300, 1.5)
+    for seed in range(40):
+        heard = [
+            augment.over_a_line(
+                wave, augment.coloured(8000, np.random.default_rng(9), 1), np.random.default_rng(seed)
+            )
+            for _ in range(2)
+        ]
+        assert np.isfinite(heard[0]).all()
+        assert np.abs(heard[0]).max() < 2
+        assert augment.loudness(heard[0]) > 1e-4
+        assert np.array_equal(heard[0], heard[1])
+        assert heard[0].dtype == np.float32
+
+
+def test_nothing_is_short_noise_of_some_kind() -> None:
+    for seed in range(40):
+        wave = augment.nothing(
+            np.random.default_rng(seed), augment.coloured(8000, np.random.default_rng(1), 0)
+        )
+        assert 0.3 < len(wave) / augment.RATE < 3.1
+        assert np.isfinite(wave).all()
+        assert np.abs(wave).max() <= 1
