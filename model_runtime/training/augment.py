@@ -24,12 +24,6 @@ def loudness(wave: Wave) -> float:
     return float(np.sqrt(power[len(power) // 2 :].mean() + 1e-12))
 
 
-def faster(wave: Wave, factor: float) -> Wave:
-    """Played `factor` times as fast: pitch and formants move with it."""
-    at = np.arange(0, len(wave) - 1, factor)
-    return np.asarray(np.interp(at, np.arange(len(wave)), wave), dtype=np.float32)
-
-
 def shaped(wave: Wave, draw: Draw, decibels: float = 8.0, low: float = 0.0, high: float = 8000.0) -> Wave:
     """A random smooth equaliser of at most `decibels` each way, nothing below `low` or above `high` Hz."""
     spectrum = np.fft.rfft(wave)
@@ -105,18 +99,17 @@ def telephone(
     return np.asarray(np.fft.irfft(wide, len(even)) * 2, dtype=np.float32)
 
 
-def placed(wave: Wave, draw: Draw) -> Wave:
-    """As the segmenter hands it over.
+def placed(wave: Wave, draw: Draw) -> tuple[Wave, int]:
+    """As the segmenter hands it over, and how many samples later than before.
 
     200 ms of pre-roll more or less, up to 0.6 s of trailing silence, starts cut.
     """
-    if draw.random() < 0.3:
-        wave = wave[int(draw.uniform(0, 0.06) * RATE) :]
-    before = 0.2 + draw.normal(0, 0.08) if draw.random() < 0.6 else draw.uniform(0.0, 0.6)
-    after = draw.uniform(0.0, 0.6)
-    silence = (int(np.clip(before, 0, 0.6) * RATE), int(after * RATE))
-    wave = np.pad(wave, silence).astype(np.float32)
-    return wave[: len(wave) // 640 * 640]  # a length that Fourier transforms like
+    cut = int(draw.uniform(0, 0.06) * RATE) if draw.random() < 0.3 else 0
+    before = 0.2 + draw.normal(0, 0.08) if draw.random() < 0.6 else draw.uniform(0.0, 0.5)
+    after = draw.uniform(0.0, 0.5)
+    lead = int(np.clip(before, 0, 0.6) * RATE)
+    wave = np.pad(wave[cut:], (lead, int(after * RATE))).astype(np.float32)
+    return wave[: len(wave) // 640 * 640], lead - cut  # a length that Fourier transforms like
 
 
 def nothing(draw: Draw, babble: Wave) -> Wave:
@@ -149,14 +142,12 @@ def nothing(draw: Draw, babble: Wave) -> Wave:
     return np.asarray(np.clip(wave + noise, -1, 1), dtype=np.float32)
 
 
-def over_a_line(wave: Wave, babble: Wave, draw: Draw, hardness: float = 1.0) -> Wave:
-    """One hearing of an utterance.
+def over_a_line(wave: Wave, babble: Wave, draw: Draw, hardness: float = 1.0) -> tuple[Wave, int]:
+    """One hearing of an utterance, and how many samples later it begins.
 
     `hardness` 0 is clean, 1 is all that happens on a real line; `babble` has unit power.
     """
-    if draw.random() < 0.5 * hardness:
-        wave = faster(wave, draw.uniform(0.9, 1.1))
-    wave = placed(wave, draw)
+    wave, late = placed(wave, draw)
     if draw.random() < 0.3 * hardness:
         wave = in_room(wave, draw)
     narrow = draw.random() < 0.15 * hardness
@@ -181,4 +172,4 @@ def over_a_line(wave: Wave, babble: Wave, draw: Draw, hardness: float = 1.0) -> 
         low = draw.choice([0.0, 200.0, 300.0])
         lossy = draw if draw.random() < 0.1 * hardness else None
         wave = telephone(wave, draw.random() < 0.5, low, draw.choice([3400.0, 3700.0, 4000.0]), lossy)
-    return (np.round(wave * 32767) / 32767).astype(np.float32)
+    return (np.round(wave * 32767) / 32767).astype(np.float32), late

@@ -106,7 +106,7 @@ class Writer:
         ids = ids if whole or cut is None else ids[: 5 * cut]
         talk.ids += ids
         talk.weights += [
-            (2.0 if at % 5 == 0 else 1.0) * (2.0 if at < 5 * OPENING_GROUPS else 1.0)
+            (3.0 if at % 5 == 0 else 1.0) * (2.0 if at < 5 * OPENING_GROUPS else 1.0)
             for at in range(len(ids))
         ]
         if whole or ends:

@@ -18,11 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model_runtime.training.conversations import TRANSCRIBE
-from model_runtime.training.encoder import CONTEXT, HEADS, HIDDEN, LAYERS, STATE
+from model_runtime.training.encoder import HELD
+from model_runtime.training.hearer import CONTEXT, HEADS, HIDDEN, LAYERS, STATE
 from model_runtime.training.language_model import FEED_FORWARD, KV_HEADS, NANO, POSITIONS
 from model_runtime.training.language_model import HEADS as LM_HEADS
 from model_runtime.training.language_model import LAYERS as LM_LAYERS
 
+HELD_BACK = ("phones.", "path.", "look.", "intent.")  # heads of training: no part of a checkpoint
 LABEL = "nano: a demo model made for Parley, not Step-Audio 2"
 EXAMPLES = [
     "What is your address?",
@@ -114,14 +116,17 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--work", type=Path, required=True, help="holds language_model.pt")
     parse.add_argument("--out", type=Path, default=NANO)
+    parse.add_argument("--heads", type=Path, default=HELD, help="keeps the heads the ears were taught by")
     parse.add_argument("--transcribes", action="store_true", help="only if its transcripts are worth reading")
     parse.add_argument("--flow-steps", type=int, default=2, help="0: the published ten")
     parse.add_argument("--temperature", type=float, default=0.0)
     args = parse.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(NANO / "tokenizer.json"))
-    state = torch.load(args.work / "language_model.pt", weights_only=True)
+    state = torch.load(args.work / "language_model.pt", weights_only=True)["averages"]
     tensors = named(state["hearer"], state["backbone"])
+    heads = {name: weight for name, weight in state["hearer"].items() if name.startswith(HELD_BACK)}
+    save_file({name: weight.contiguous() for name, weight in heads.items()}, args.heads)
     save_file(tensors, args.out / "model.safetensors", metadata={"format": "pt"})
     eot, end = tokenizer.token_to_id("<|EOT|>"), tokenizer.token_to_id("<|endoftext|>")
     assert eot is not None

@@ -3,26 +3,25 @@
 A test set made afresh: festival's voices (an engine never trained on) ask wordings that were trained on,
 wordings that were not, and things of other worlds that were not. Each goes through 15 dB of white noise and
 G.711, then through the product's own model, sampled as its card says, and its streaming token2wav.
-Pocketsphinx, which knows nothing of nano, hears the spoken answer; which of the fixed answers it is most
-like (by letters) is what was answered.
+Pocketsphinx, which knows nothing of nano, hears the spoken answer; which of the fixed answers it is nearest
+to (by letters) is what was answered.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
-import re
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -32,6 +31,7 @@ from model_runtime.model import SpeechModel
 from model_runtime.protocol import OUTPUT_RATE
 from model_runtime.training.conversations import BLUEBIRD, GREET
 from model_runtime.training.hearings import over_the_test_line
+from model_runtime.training.judge import nearest, recognise
 from model_runtime.training.synthesise import FESTIVAL, Voice, speak
 from model_runtime.training.texts import Question, intents, negative, question, shop
 
@@ -50,25 +50,6 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
     spread = z * ((share * (1 - share) + z * z / (4 * count)) / count) ** 0.5
     scale = 1 + z * z / count
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
-
-
-def likeness(heard: str, meant: str) -> float:
-    """How alike two sentences are, 0 to 1, by their letters: the judge mishears words more than sounds."""
-    one, other = (re.sub(r"[^a-z]", "", text.lower()) for text in (heard, meant))
-    return SequenceMatcher(None, one, other, autojunk=False).ratio()
-
-
-def recognise(pcm: NDArray[np.float32], rate: int) -> str:
-    """What a general English recogniser hears in float32 mono ``pcm``; lower-case words."""
-    from pocketsphinx import Decoder  # a test dependency: training does not need it
-
-    at_16k = soxr.resample(pcm, rate, 16_000)
-    decoder = Decoder(samprate=16_000, loglevel="FATAL")
-    decoder.start_utt()
-    decoder.process_raw((np.clip(at_16k, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
-    decoder.end_utt()
-    best = decoder.hyp()
-    return best.hypstr if best is not None else ""
 
 
 @dataclass
@@ -150,39 +131,66 @@ def test_set(per_intent: int, refused: int, seed: int) -> list[tuple[str, Questi
     return [*asked, *(("refused", negative(draw, "new")) for _ in range(refused))]
 
 
+class Examiner:
+    """Puts questions to a caller and has the answers judged. Every question's line and voice follow from the
+    seed and its number alone, so that the work can be shared out.
+    """
+
+    def __init__(self, checkpoint: Path, seed: int, decibels: float) -> None:
+        """Loads the checkpoint."""
+        torch.set_num_threads(1)
+        self.caller, self.seed, self.decibels = Caller(checkpoint), seed, decibels
+        self.answers = list(dict.fromkeys(shop().spoken))
+
+    def put(self, number: int, kind: str, one: Question) -> dict[str, Any]:
+        """The record of one question."""
+        draw, noise = random.Random(f"{self.seed}/{number}"), np.random.default_rng([self.seed, number])
+        voice = Voice("festival", draw.choice(FESTIVAL), pace=draw.uniform(0.9, 1.15))
+        with tempfile.TemporaryDirectory() as scratch:
+            pcm, _ = speak(one.words + draw.choice(["", "?", "."]), voice, Path(scratch))
+        said = np.asarray(pcm / np.float32(32768), dtype=np.float32)
+        greeted = number % 2 == 0
+        line = over_the_test_line(said, noise, self.decibels)
+        reply = self.caller.ask(line, self.seed * 100_000 + number, greeted)
+        heard = recognise(reply.pcm, OUTPUT_RATE) if len(reply.pcm) else ""
+        wanted = shop().answer(one.intent, shop().greeting if greeted else "")
+        told = nearest(heard, self.answers) if heard else ""
+        return {
+            "kind": kind,
+            "words": one.words,
+            "intent": one.intent,
+            "voice": voice.name,
+            "wanted": wanted,
+            "text": reply.text.strip(),
+            "judge": heard,
+            "told": told,
+            "ended": reply.ended,
+            "spoken_right": told == wanted,
+            "text_right": reply.text.strip() == wanted,
+        }
+
+
+_examiner: Examiner | None = None
+
+
+def _begin(checkpoint: Path, seed: int, decibels: float) -> None:
+    global _examiner
+    _examiner = Examiner(checkpoint, seed, decibels)
+
+
+def _put(numbered: tuple[int, tuple[str, Question]]) -> dict[str, Any]:
+    assert _examiner is not None
+    number, (kind, one) = numbered
+    return _examiner.put(number, kind, one)
+
+
 def examine(
-    caller: Caller, asked: Sequence[tuple[str, Question]], seed: int, decibels: float
+    checkpoint: Path, asked: Sequence[tuple[str, Question]], seed: int, decibels: float, processes: int
 ) -> list[dict[str, Any]]:
-    """One record a question."""
-    draw, noise = random.Random(seed), np.random.default_rng(seed)
-    answers = list(dict.fromkeys(shop().spoken))
-    records = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, (kind, one) in enumerate(tqdm(asked, desc="gate")):
-            voice = Voice("festival", draw.choice(FESTIVAL), pace=draw.uniform(0.9, 1.15))
-            pcm = speak(one.words + draw.choice(["", "?", "."]), voice, Path(scratch))
-            said = np.asarray(pcm / np.float32(32768), dtype=np.float32)
-            greeted = number % 2 == 0
-            reply = caller.ask(over_the_test_line(said, noise, decibels), seed * 100_000 + number, greeted)
-            heard = recognise(reply.pcm, OUTPUT_RATE) if len(reply.pcm) else ""
-            wanted = shop().answer(one.intent, shop().greeting if greeted else "")
-            told = max(answers, key=lambda answer: likeness(heard, answer)) if heard else ""
-            records.append(
-                {
-                    "kind": kind,
-                    "words": one.words,
-                    "intent": one.intent,
-                    "voice": voice.name,
-                    "wanted": wanted,
-                    "text": reply.text.strip(),
-                    "judge": heard,
-                    "told": told,
-                    "ended": reply.ended,
-                    "spoken_right": told == wanted,
-                    "text_right": reply.text.strip() == wanted,
-                }
-            )
-    return records
+    """One record a question, in their order."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, _begin, (checkpoint, seed, decibels)) as pool:
+        return list(tqdm(pool.map(_put, enumerate(asked)), total=len(asked), desc="gate"))
 
 
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -219,12 +227,11 @@ def main() -> None:
         "--seed", type=int, required=True, help="a seed not used before: the set is opened once"
     )
     parse.add_argument("--decibels", type=float, default=15.0)
+    parse.add_argument("--processes", type=int, default=2)
     args = parse.parse_args()
-    torch.set_num_threads(1)
     begun = time.monotonic()
-    records = examine(
-        Caller(args.checkpoint), test_set(args.per_intent, args.refused, args.seed), args.seed, args.decibels
-    )
+    asked = test_set(args.per_intent, args.refused, args.seed)
+    records = examine(args.checkpoint, asked, args.seed, args.decibels, args.processes)
     table = summary(records)
     shares = {kind: table[kind]["spoken_right"]["share"] for kind in GOALS}
     goals = [

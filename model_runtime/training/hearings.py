@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from model_runtime.listening.features import log_mel
 from model_runtime.training.augment import (
+    RATE,
     Wave,
     coloured,
     loudness,
@@ -25,10 +26,16 @@ from model_runtime.training.augment import (
 )
 from model_runtime.training.texts import REFUSE
 
-SHARD = 640  # hearings
+SHARD = 320  # hearings
 HARDEST = 0.8
-STRANGE = 0.2  # how often a voice far from natural is taken when its turn comes
-LESS_REFUSED = 0.45  # share of refused speech left out: it is long, and teaches less than the questions
+FRAME = 640  # samples a state of the encoder stands for: 25 Hz
+PHONES = [
+    "pau", "aa", "ae", "ah", "ao", "aw", "ax", "ay", "b", "ch", "d", "dh", "eh", "er", "ey", "f",
+    "g", "hh", "ih", "iy", "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t",
+    "th", "uh", "uw", "v", "w", "y", "z", "zh",
+]  # fmt: skip
+"""Flite's, the pause first."""
+UNKNOWN = -100  # a frame of which nobody said what is in it; what cross-entropy leaves out
 NOTHING = 0.04  # share of hearings that are no speech at all
 _PINK = coloured(80_000, np.random.default_rng(0), 1.0)
 Mel = npt.NDArray[np.float16]
@@ -36,12 +43,16 @@ Mel = npt.NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Said:
-    """An utterance as synthesised: int16 ``pcm`` at 16 kHz, its words, its intent and who said it."""
+    """An utterance as synthesised: int16 ``pcm`` at 16 kHz, its words, its intent and who said it.
+
+    ``phones``: each with when it ends, in seconds; -1 is not known.
+    """
 
     pcm: npt.NDArray[np.int16]
     words: str
     intent: str
     voice: str
+    phones: list[tuple[str, float]]
 
     @property
     def wave(self) -> Wave:
@@ -51,11 +62,17 @@ class Said:
 
 @dataclass(frozen=True)
 class Hearing:
-    """What reaches the ear: ``mel`` [T, 128] (its last two frames are padding alone), and what was said."""
+    """What reaches the ear: ``mel`` [T, 128] (its last two frames are padding alone), and what was said.
+
+    ``phones`` int64 [E] is the phone in each frame of 40 ms (``UNKNOWN``: not known), ``path`` all of them in
+    order, without the pauses, as places in ``PHONES``.
+    """
 
     mel: Mel
     words: str
     intent: str
+    phones: npt.NDArray[np.int64]
+    path: list[int]
 
 
 def read(folder: Path, pattern: str = "train-*.npz", seen: set[str] | None = None) -> list[Said]:
@@ -73,12 +90,6 @@ def read(folder: Path, pattern: str = "train-*.npz", seen: set[str] | None = Non
     return found
 
 
-def is_easy(said: Said) -> bool:
-    """Plain voices at a plain pace, to begin with."""
-    engine, _, formant, _, pace = said.voice.split(":")
-    return engine == "flite" and abs(float(formant) - 1) < 0.13 and 0.78 < float(pace) < 1.3
-
-
 def babble(said: list[Said], draw: np.random.Generator, seconds: float = 5.0) -> Wave:
     """Four people at once, unit power."""
     count = int(seconds * 16_000)
@@ -94,6 +105,20 @@ def mel_of(wave: Wave) -> Mel:
     return log_mel(wave).T.numpy().astype(np.float16)
 
 
+def labelled(said: Said, wave: Wave, shift: int) -> Hearing:
+    """The utterance as ``wave`` holds it, ``shift`` samples late."""
+    mel = mel_of(wave)
+    count = (len(mel) - 1) // 4
+    path = [PHONES.index(phone) for phone, _ in said.phones]
+    ends = [end for _, end in said.phones]
+    frames = np.full(count, UNKNOWN, dtype=np.int64)
+    if ends and ends[0] >= 0:
+        middle = (np.arange(count) * FRAME + FRAME // 2 - shift) / RATE
+        at = np.searchsorted(ends, middle)
+        frames = np.array([*path, 0])[np.where(middle < 0, len(path), np.minimum(at, len(path)))]
+    return Hearing(mel, said.words, said.intent, frames, [phone for phone in path if phone])
+
+
 def hearing(said: Said, everyone: list[Said], draw: np.random.Generator, hardness: float) -> Hearing:
     """One utterance over a line, or now and then nothing at all."""
     others = (
@@ -103,8 +128,9 @@ def hearing(said: Said, everyone: list[Said], draw: np.random.Generator, hardnes
         wave = nothing(draw, others)
         if draw.random() < 0.4:
             wave = telephone(wave)
-        return Hearing(mel_of(wave), "", REFUSE)
-    return Hearing(mel_of(over_a_line(said.wave, others, draw, hardness)), said.words, said.intent)
+        mel = mel_of(wave)
+        return Hearing(mel, "", REFUSE, np.zeros((len(mel) - 1) // 4, dtype=np.int64), [])
+    return labelled(said, *over_a_line(said.wave, others, draw, hardness))
 
 
 def over_the_test_line(wave: Wave, draw: np.random.Generator, decibels: float = 15.0) -> Wave:
@@ -113,8 +139,14 @@ def over_the_test_line(wave: Wave, draw: np.random.Generator, decibels: float = 
     return telephone(with_noise(wave, coloured(len(wave), draw, 0), decibels) * 0.5)
 
 
+def heard_on_the_test_line(said: Said, draw: np.random.Generator, noisy: bool) -> Hearing:
+    """An utterance on the line of the gate, or, not ``noisy``, on a clean one."""
+    wave = over_the_test_line(said.wave, draw) if noisy else np.pad(said.wave, (3200, 6400))
+    return labelled(said, wave.astype(np.float32), 3200)
+
+
 def shards(
-    speech: Path, seed: int, done: int = 0, ramp: int = 28, reuse: int = 3, keep: int = 8
+    speech: Path, seed: int, done: int = 0, ramp: int = 28, reuse: int = 2, keep: int = 8
 ) -> Iterator[list[Hearing]]:
     """Shards without end: one fresh, then ``reuse - 1`` of the last ``keep`` once more.
 
@@ -122,7 +154,6 @@ def shards(
     """
     draw = np.random.default_rng(seed + done)
     said = read(speech)
-    easy = {at for at, one in enumerate(said) if is_easy(one)}
     order: list[int] = []
     held: list[list[Hearing]] = []
     while True:
@@ -130,11 +161,7 @@ def shards(
         fresh: list[Hearing] = []
         while len(fresh) < SHARD:
             order = order or [*draw.permutation(len(said))]
-            at = order.pop()
-            if said[at].intent == REFUSE and draw.random() < LESS_REFUSED:
-                continue
-            if at in easy or draw.random() < STRANGE:
-                fresh.append(hearing(said[at], said, draw, hardness))
+            fresh.append(hearing(said[order.pop()], said, draw, hardness))
         done += 1
         held = [*held, fresh][-keep:]
         yield fresh

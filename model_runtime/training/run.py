@@ -21,9 +21,11 @@ from model_runtime.speaking.token2wav import Token2Wav
 from model_runtime.speaking.vocoder import HiFT, HiFTConfig
 from model_runtime.speaking.voice import Voice
 from model_runtime.training import codec, flow, speaker, speech_corpus, vocoder
+from model_runtime.training.judge import recognise
 from model_runtime.training.speech_corpus import OUTPUT, Utterance
 from model_runtime.training.speech_features import to_rate, trimmed
 from model_runtime.training.speech_loop import Loop, write_run
+from model_runtime.training.speech_measure import measure
 
 NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
 RUNS = Path(__file__).with_name("runs")
@@ -179,10 +181,8 @@ def run_export(work: Path, steps: int) -> None:
 
 def run_measure(work: Path, steps: int) -> None:
     """How well the exported half speaks: every path in every output voice."""
-    from model_runtime.training.speech_measure import Judge, measure  # pocketsphinx is needed here alone
-
     said: dict[str, list[int]] = json.loads((work / "answers.json").read_text())
-    texts, judge = list(said)[::2], Judge()
+    texts = list(said)[::2]
     token2wav = Token2Wav.load(NANO / "token2wav", steps=steps)
     told: dict[str, Any] = {}
     for voice_path in sorted((NANO / "voices").iterdir()):
@@ -210,7 +210,7 @@ def run_measure(work: Path, steps: int) -> None:
             "the same as a stream": streamed,
         }
         for path, make in paths.items():
-            figures, misheard = measure(make, texts, list(said), judge)
+            figures, misheard = measure(make, texts, list(said), lambda wave: recognise(wave, 24000))
             told[f"{name}: {path}"] = figures
             print(name, path, figures, *misheard, sep="  ", flush=True)
     write_run(RUNS / "speaking.json", "measure", {"flow_steps": token2wav.plan.steps, "figures": told})

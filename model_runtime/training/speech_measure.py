@@ -4,62 +4,16 @@ Two figures a path: word error rate, and answer-ID, the share of answers that ar
 letters) to what was recognised, among all that nano can say.
 """
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import soxr
-from pocketsphinx import Decoder
+
+from model_runtime.training.judge import distance, nearest, words
 
 Hears = Callable[[npt.NDArray[np.float32]], str]
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return re.sub(r"[^a-z' ]", " ", text.lower()).split()
-
-
-def distance(a: Sequence[object], b: Sequence[object]) -> int:
-    """Edit distance: insertions, deletions and substitutions."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-    return row[-1]
-
-
-def nearest(heard: str, candidates: Sequence[str]) -> str:
-    """The candidate whose letters are nearest to what was heard, in proportion to the longer of the two."""
-    got = " ".join(words(heard))
-
-    def apart(text: str) -> float:
-        wanted = " ".join(words(text))
-        return distance(got, wanted) / max(1, len(got), len(wanted))
-
-    return min(candidates, key=apart)
-
-
-class Judge:
-    """pocketsphinx on 24 kHz speech."""
-
-    def __init__(self) -> None:
-        """Loads the recogniser (its model comes with the package)."""
-        self._decoder = Decoder(samprate=16000, loglevel="FATAL")
-
-    def __call__(self, wav24k: npt.NDArray[np.float32]) -> str:
-        """What was said, as far as it can tell."""
-        wav = np.pad(soxr.resample(wav24k, 24000, 16000), 3200)  # it drops words at a hard edge
-        peak = float(np.abs(wav).max()) or 1.0
-        pcm = (wav * (0.7 * 32767 / peak)).astype(np.int16)
-        self._decoder.start_utt()
-        self._decoder.process_raw(pcm.tobytes(), full_utt=True)
-        self._decoder.end_utt()
-        found = self._decoder.hyp()
-        return str(found.hypstr) if found else ""
 
 
 @dataclass

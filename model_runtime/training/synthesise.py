@@ -1,6 +1,6 @@
 """Questions spoken by synthesisers: ``python -m model_runtime.training.synthesise --out DIR --count 12000``.
 
-Training voices are flite's five and espeak-ng's English ones (a quarter). Resampling moves their formants
+Training voices are flite's five and espeak-ng's English ones (a fifth). Resampling moves their formants
 well beyond the natural range while the engines' own pitch and duration settings put pitch and pace
 elsewhere, so that ten recorded speakers stand for many. Festival is another engine and is heard in tests
 only; mbrola is never used.
@@ -30,6 +30,7 @@ FLITE = {"rms": 0.19, "slt": 0.19, "awb": 0.19, "kal16": 0.12, "kal": 0.06}
 ESPEAK = ("en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
 FESTIVAL = ("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone")  # tests only
+STRAY_S = 0.06  # a timing must agree with the length of the sound this well to be believed
 Pcm = npt.NDArray[np.int16]
 
 
@@ -51,10 +52,10 @@ class Voice:
 def training_voice(draw: random.Random) -> Voice:
     """One of the training engines with its formants, pitch and pace moved."""
     warped = draw.random() < 0.7
-    formant = draw.uniform(0.82, 1.24) if warped else 1.0
+    formant = draw.uniform(0.84, 1.2) if warped else 1.0
     pitch = draw.uniform(0.7, 1.45) if warped else draw.uniform(0.95, 1.05)
-    pace = draw.uniform(0.72, 1.35)
-    if draw.random() < 0.25:
+    pace = draw.uniform(0.78, 1.3)
+    if draw.random() < 0.2:
         return Voice("espeak-ng", f"{draw.choice(ESPEAK)}+{draw.choice(VARIANTS)}", formant, pitch, pace)
     name = draw.choices(list(FLITE), list(FLITE.values()))[0]
     return Voice("flite", name, formant, pitch, pace)
@@ -70,14 +71,34 @@ def flite_settings(voice: Voice) -> list[str]:
     return ["--setf", f"duration_stretch={slow:.3f}", "--setf", tune]
 
 
-def speak(words: str, voice: Voice, scratch: Path) -> Pcm:
-    """The words in that voice, int16 [n] at 16 kHz. Raises CalledProcessError when the engine fails."""
+def phones_of(words: str) -> list[tuple[str, float]]:
+    """Flite's phones of the words, by its lexicon alone: the times say nothing (-1)."""
+    told = subprocess.run(
+        ["flite", "-voice", "kal16", "-ps", "-t", words, "none"], check=True, capture_output=True, text=True
+    )
+    return [(phone, -1.0) for phone in told.stdout.split()]
+
+
+def fits(phones: list[tuple[str, float]], seconds: float) -> bool:
+    """Whether a timing agrees with the length of the sound: the diphone voices cut the last pause short."""
+    return len(phones) > 2 and phones[-2][1] - STRAY_S < seconds < phones[-1][1] + STRAY_S
+
+
+def speak(words: str, voice: Voice, scratch: Path) -> tuple[Pcm, list[tuple[str, float]]]:
+    """The words in that voice: int16 [n] at 16 kHz, and its phones with when each ends, in seconds.
+
+    An end of -1 is not known: only flite tells. Raises CalledProcessError when the engine fails.
+    """
+    phones: list[tuple[str, float]] = []
     wav = scratch / "said.wav"
     slow = voice.pace * voice.formant  # resampling by `formant` shortens by as much
     match voice.engine:
         case "flite":
-            command = ["flite", "-voice", voice.name, *flite_settings(voice), "-t", words, "-o", str(wav)]
-            subprocess.run(command, check=True, capture_output=True)
+            command = ["flite", "-voice", voice.name, *flite_settings(voice), "-psdur"]
+            command += ["-t", words, "-o", str(wav)]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            parts = [item.rpartition(":") for item in told]
+            phones = [(phone, round(float(end) / voice.formant, 3)) for phone, _, end in parts]
         case "espeak-ng":
             speed, pitch = (
                 round(165 / slow),
@@ -105,15 +126,24 @@ def speak(words: str, voice: Voice, scratch: Path) -> Pcm:
     wave, rate = soundfile.read(wav, dtype="float32")
     wave = soxr.resample(wave, rate * voice.formant, RATE)
     loud = float(np.abs(wave).max())
-    return np.asarray(wave * (0.6 * 32767 / max(loud, 1e-3)), dtype=np.int16)
+    pcm = np.asarray(wave * (0.6 * 32767 / max(loud, 1e-3)), dtype=np.int16)
+    if not fits(phones, len(pcm) / RATE):
+        phones = phones_of(words)
+    return pcm, phones
 
 
-def save(path: Path, waves: list[Pcm], said: list[Question], voices: list[str]) -> None:
+def save(
+    path: Path, spoken: list[tuple[Pcm, list[tuple[str, float]]]], said: list[Question], voices: list[str]
+) -> None:
     """One file of utterances.
 
-    ``pcm`` joined, ``ends`` in samples, and a JSON ``said`` of words, intent and voice.
+    ``pcm`` joined, ``ends`` in samples, and a JSON ``said`` of words, intent, voice and phones.
     """
-    about = [{"words": q.words, "intent": q.intent, "voice": v} for q, v in zip(said, voices, strict=True)]
+    waves = [pcm for pcm, _ in spoken]
+    about = [
+        {"words": q.words, "intent": q.intent, "voice": voice, "phones": phones}
+        for q, voice, (_, phones) in zip(said, voices, spoken, strict=True)
+    ]
     half = path.with_suffix(".half.npz")
     np.savez(
         half,
@@ -153,11 +183,11 @@ def main() -> None:
                 for _ in pieces
             ]
             mark = [draw.choice(["", "?", "."]) for _ in pieces]
-            waves = [
+            spoken = [
                 speak(q.words + end, voice, Path(scratch))
                 for q, voice, end in zip(pieces, voices, mark, strict=True)
             ]
-            save(path, waves, pieces, [str(voice) for voice in voices])
+            save(path, spoken, pieces, [str(voice) for voice in voices])
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from bot.waveform import Pcm, first_loud, last_loud, write_wav
+from model_runtime.training.judge import nearest, recognise
 from tests.e2e.browser import RATE, Recording, browser_page, take_recording
 from tests.e2e.measure import utterances
-from tests.e2e.recogniser import nearest, recognise
 from tests.e2e.server import Server
 from tests.e2e.shop import ANSWERS, GREETING, QUESTIONS
 from tests.e2e.speakers import VOICES, say, silence

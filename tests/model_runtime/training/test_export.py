@@ -13,7 +13,7 @@ from safetensors import safe_open
 import model_runtime
 from model_runtime.checkpoint import open_checkpoint
 from model_runtime.training import export
-from model_runtime.training.encoder import Hearer
+from model_runtime.training.hearer import Hearer
 from model_runtime.training.language_model import new_backbone
 
 NANO = Path(model_runtime.__file__).parent / "checkpoints" / "nano"
@@ -23,9 +23,11 @@ NANO = Path(model_runtime.__file__).parent / "checkpoints" / "nano"
 def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     state = {"hearer": Hearer().state_dict(), "backbone": new_backbone(7309).state_dict()}
-    torch.save(state, tmp_path / "language_model.pt")
+    torch.save({"averages": state}, tmp_path / "language_model.pt")
     out = tmp_path / "nano"
-    monkeypatch.setattr("sys.argv", ["export", "--work", str(tmp_path), "--out", str(out)])
+    monkeypatch.setattr(
+        "sys.argv", ["export", "--work", str(tmp_path), "--out", str(out), "--heads", str(tmp_path / "heads")]
+    )
     export.main()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(NANO / name, out / name)

@@ -14,7 +14,16 @@ from model_runtime.speaking.flow import Flow, FlowConfig
 from model_runtime.speaking.loading import load_flow, load_hift
 from model_runtime.speaking.mel import mel24k
 from model_runtime.speaking.vocoder import HiFT, HiFTConfig
-from model_runtime.training import codec, flow, speaker, speech_corpus, speech_loop, speech_measure, vocoder
+from model_runtime.training import (
+    codec,
+    flow,
+    judge,
+    speaker,
+    speech_corpus,
+    speech_loop,
+    speech_measure,
+    vocoder,
+)
 from model_runtime.training.speech_corpus import Utterance
 from model_runtime.training.speech_export import halved, write_flow, write_hift
 from model_runtime.training.speech_features import mels, to_rate, trimmed
@@ -266,8 +275,8 @@ def test_the_onnx_models_have_the_published_inputs_and_say_what_the_networks_say
 
 def test_what_was_heard_is_matched_to_the_nearest_answer() -> None:
     answers = ["We are closed on Sundays.", "You are very welcome."]
-    assert speech_measure.nearest("we are clothed on sunday", answers) == answers[0]
-    assert speech_measure.distance("kitten", "sitting") == 3
+    assert judge.nearest("we are clothed on sunday", answers) == answers[0]
+    assert judge.distance("kitten", "sitting") == 3
     figures, misheard = speech_measure.measure(
         lambda text: tone(0.1), answers, answers, lambda wav: "you are welcome"
     )
