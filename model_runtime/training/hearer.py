@@ -17,6 +17,7 @@ from model_runtime.training.texts import REFUSE, intents
 
 STATE, HEADS, LAYERS, CONTEXT, INNER, HIDDEN = 192, 4, 6, 1500, 512, 256
 LABELS = [*intents(), REFUSE]
+REFUSAL_WEIGHT = 0.4  # refused speech is far commoner than any intent: what is doubtful would all go there
 LOOKS = 4  # places the intent head may look at
 
 
@@ -163,6 +164,8 @@ def hearing_losses(heard: Heard, batch: Batch) -> dict[str, Tensor]:
     mean.
     """
     length = min(heard.phones.shape[1], batch.phones.shape[1])
+    evenly = torch.ones(len(LABELS))
+    evenly[LABELS.index(REFUSE)] = REFUSAL_WEIGHT
     frames = F.cross_entropy(
         heard.phones[:, :length].float().flatten(0, 1), batch.phones[:, :length].flatten(),
         ignore_index=UNKNOWN, label_smoothing=0.05,
@@ -174,6 +177,6 @@ def hearing_losses(heard: Heard, batch: Batch) -> dict[str, Tensor]:
     return {
         "frames": torch.nan_to_num(frames),  # a batch may hold no frame that is known
         "path": (path / batch.counts.clamp(min=4)).mean(),
-        "intent": F.cross_entropy(heard.intent.float(), batch.labels, label_smoothing=0.05),
-        "mean_intent": F.cross_entropy(heard.mean_intent.float(), batch.labels, label_smoothing=0.05),
+        "intent": F.cross_entropy(heard.intent.float(), batch.labels, evenly, label_smoothing=0.05),
+        "mean_intent": F.cross_entropy(heard.mean_intent.float(), batch.labels, evenly, label_smoothing=0.05),
     }

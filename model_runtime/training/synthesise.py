@@ -1,6 +1,6 @@
 """Questions spoken by synthesisers: ``python -m model_runtime.training.synthesise --out DIR --count 12000``.
 
-Training voices are flite's five and espeak-ng's English ones (a fifth). Resampling moves their formants
+Training voices are flite's five and espeak-ng's English ones (a tenth). Resampling moves their formants
 well beyond the natural range while the engines' own pitch and duration settings put pitch and pace
 elsewhere, so that ten recorded speakers stand for many. Festival is another engine and is heard in tests
 only; mbrola is never used.
@@ -55,7 +55,7 @@ def training_voice(draw: random.Random) -> Voice:
     formant = draw.uniform(0.84, 1.2) if warped else 1.0
     pitch = draw.uniform(0.7, 1.45) if warped else draw.uniform(0.95, 1.05)
     pace = draw.uniform(0.78, 1.3)
-    if draw.random() < 0.2:
+    if draw.random() < 0.1:
         return Voice("espeak-ng", f"{draw.choice(ESPEAK)}+{draw.choice(VARIANTS)}", formant, pitch, pace)
     name = draw.choices(list(FLITE), list(FLITE.values()))[0]
     return Voice("flite", name, formant, pitch, pace)

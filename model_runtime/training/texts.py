@@ -89,11 +89,11 @@ def intents() -> list[str]:
     return list(yaml.safe_load(SHOP.read_text())["intents"])
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def wordings(kind: str = "known") -> dict[str, list[list[str]]]:
     """By intent, the patterns and what each expands to.
 
-    ``kind`` is ``known`` (trained on) or ``new`` (never).
+    ``kind`` is ``known`` (trained on), ``new`` (never) or ``later`` (not yet).
     """
     read = yaml.safe_load((DATA / "wordings.yaml").read_text())
     return {name: [expand(pattern) for pattern in read[name][kind]] for name in intents()}
@@ -194,7 +194,7 @@ def negative(draw: random.Random, kind: str = "known") -> Question:
     return Question(words, REFUSE)
 
 
-def questions(count: int, seed: int, kind: str = "known", refused: float = 0.22) -> Sequence[Question]:
+def questions(count: int, seed: int, kind: str = "known", refused: float = 0.15) -> Sequence[Question]:
     """``count`` questions: every intent as often, ``refused`` of them of other worlds."""
     draw = random.Random(seed)
     names = intents()
