@@ -203,6 +203,19 @@ class SpeechModel:
         ids = torch.tensor((id,), dtype=torch.long, device=self.device)
         return self.backbone.logits(self.backbone.extend(cache, self.backbone.embed(ids))[0], rows)
 
+    @torch.inference_mode()
+    def step_each(
+        self, caches: Sequence[KVCache], ids: Sequence[int], rows: Sequence[tuple[int, int] | None]
+    ) -> list[Tensor]:
+        """Read one id into each of several sessions' caches; returns what ``step`` would of each."""
+        embeddings = self.backbone.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
+        hidden = self.backbone.extend_each(caches, embeddings)
+        scores: dict[int, Tensor] = {}
+        for asked in set(rows):  # an audio slot scores its own ids only: one product for all in such a slot
+            of = [at for at, one in enumerate(rows) if one == asked]
+            scores |= zip(of, self.backbone.logits(hidden[of], asked), strict=True)
+        return [scores[at] for at in range(len(ids))]
+
     def parser(self, *, speaking: bool = True, thinking: bool = False) -> InterleaveParser:
         """A parser for what follows a prompt that ended with ``<tts_start>``, a thought, or neither."""
         return InterleaveParser(self.tokens, self.tokenizer.bytes_of, speaking=speaking, thinking=thinking)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model_runtime.engine.context import Context
 from model_runtime.engine.draws import Draw, Draws
@@ -130,6 +131,12 @@ class Kit:
                 return op.draw(model.step(op.cache, op.id, op.draw.rows))
             case Vocode():
                 return op.stream.push(op.codes, op.last)
+
+    def decode_each(self, steps: Sequence[Decode]) -> list[Tensor]:
+        """The scores each step draws from, all computed as one. Raises before any cache has moved on."""
+        return self.model.step_each(
+            [step.cache for step in steps], [step.id for step in steps], [step.draw.rows for step in steps]
+        )
 
     def warm_up(self) -> None:
         """Do everything once, so that the first call does not pay for lazily made tables and kernels."""

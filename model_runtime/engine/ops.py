@@ -2,8 +2,7 @@
 
 A session's work is a generator that *yields* operations and is sent their results; it never calls the model
 itself. Whoever runs the generators decides in which order operations of different sessions are done, and may
-do several of one kind as one batch: today they are done one at a time, which makes every session exactly what
-it would be alone.
+do several of one kind as one batch, as is done with ``Decode``.
 """
 
 from __future__ import annotations

@@ -55,9 +55,18 @@ def background_due(since: float, within: float, now: float) -> float:
     return max(since + within, now + SLACK_S)
 
 
-def pick(candidates: Iterable[Candidate[T]]) -> T | None:
+def ordered(candidates: Iterable[Candidate[T]]) -> list[Candidate[T]]:
     """Earliest deadline first; then who asked first; then whoever was served longest ago (``served`` counts
     up).
     """
-    best = min(candidates, key=lambda work: (work.due, work.since, work.served), default=None)
+    return sorted(candidates, key=_urgency)
+
+
+def pick(candidates: Iterable[Candidate[T]]) -> T | None:
+    """The first of ``ordered``, if there is any."""
+    best = min(candidates, key=_urgency, default=None)
     return None if best is None else best.work
+
+
+def _urgency(one: Candidate[T]) -> tuple[float, float, int]:
+    return one.due, one.since, one.served

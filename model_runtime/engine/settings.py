@@ -21,6 +21,8 @@ class Settings:
     the checkpoint's own limit. ``max_reply_s`` bounds one spoken answer, ``max_text_tokens`` what may follow
     it (tool calls), ``max_thought_tokens`` what may go before it. ``prefill_tokens`` is the most that one
     unit of work prefills, so that a long prompt does not hold up the calls that are speaking.
+    ``decode_batch`` is how many calls' next ids one step computes; 1 makes every call bit for bit what it
+    would be alone, more makes many calls cheap and each the same up to rounding.
     """
 
     checkpoint: str
@@ -37,6 +39,7 @@ class Settings:
     max_thought_tokens: int = 256
     max_transcript_tokens: int = 128
     prefill_tokens: int = 512
+    decode_batch: int = 16
     slot_masking: bool | None = None  # None: what the checkpoint's card says
     audio_ring_s: float = 120.0
     warm_up: bool = True
@@ -77,6 +80,12 @@ def parse(arguments: list[str] | None = None) -> Settings:
     add("--max-reply", type=float, default=default.max_reply_s, help="longest spoken answer in seconds")
     add("--max-thought", type=int, default=default.max_thought_tokens, help="longest thought in tokens")
     add(
+        "--decode-batch",
+        type=int,
+        default=default.decode_batch,
+        help="calls decoded in one step; 1: no call depends on another's (default %(default)s)",
+    )
+    add(
         "--slot-masking",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -93,7 +102,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     for name in ("port", "threads", "max_context", "max_thought"):
         if getattr(a, name) < 0:
             parser.error(f"--{name.replace('_', '-')} cannot be negative")
-    for name in ("max_sessions", "max_reply"):
+    for name in ("max_sessions", "max_reply", "decode_batch"):
         if getattr(a, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be more than zero")
     return Settings(
@@ -108,6 +117,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         max_context=a.max_context,
         max_reply_s=a.max_reply,
         max_thought_tokens=a.max_thought,
+        decode_batch=a.decode_batch,
         slot_masking=a.slot_masking,
         warm_up=a.warm_up,
         log_level=a.log_level,

@@ -12,15 +12,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from model_runtime.engine import scheduler
 from model_runtime.engine.job import Job, Purpose
 from model_runtime.engine.kit import Kit
+from model_runtime.engine.ops import Decode, Op
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.session import Session
 from model_runtime.protocol import ClientMessage, EngineMessage, Error, Open
@@ -40,6 +42,24 @@ class Port(Protocol):
 
     def finish(self) -> None:
         """The session is over and its memory free: send what is left, then close."""
+
+
+class Piece(NamedTuple):
+    """One unit of work that can be done now."""
+
+    port: Port
+    session: Session
+    job: Job
+
+
+def _drawn_from(scores: Tensor) -> Callable[[Op], int]:
+    """How a decode step is finished whose scores were computed with others'."""
+
+    def draw(op: Op) -> int:
+        assert isinstance(op, Decode)
+        return op.draw(scores)
+
+    return draw
 
 
 class Worker:
@@ -113,7 +133,7 @@ class Worker:
                 break
             # Messages may have changed what there is to do, so the choice is made again after they are taken.
             if (chosen := self._choose()) is not None:
-                self._work(*chosen)
+                self._work(self._company(chosen))
         for port in list(self._sessions):
             self._release(port)
 
@@ -129,24 +149,57 @@ class Worker:
         except queue.Empty:
             return True
 
-    def _choose(self) -> tuple[Port, Session, Job] | None:
-        now = self._clock()
-        return scheduler.pick(
-            scheduler.Candidate((port, session, job), due, job.since, session.served)
-            for port, session in self._sessions.items()
-            if not port.stalled
-            for job, due in session.waiting(now)
-        )
+    def _choose(self) -> Piece | None:
+        return scheduler.pick(self._candidates())
 
-    def _work(self, port: Port, session: Session, job: Job) -> None:
-        """One unit of one session. A fault in it is that session's alone."""
+    def _candidates(self) -> Iterator[scheduler.Candidate[Piece]]:
+        now = self._clock()
+        for port, session in self._sessions.items():
+            if not port.stalled:
+                for job, due in session.waiting(now):
+                    piece = Piece(port, session, job)
+                    yield scheduler.Candidate(piece, due, job.since, session.served)
+
+    def _company(self, chosen: Piece) -> list[Piece]:
+        """The chosen piece, and those that can be done in one step with it: each decodes one id."""
+        most = self._kit.settings.decode_batch
+        if most == 1 or not isinstance(chosen.job.op, Decode):
+            return [chosen]
+        others = [
+            one
+            for one in self._candidates()
+            if one.work.job is not chosen.job and isinstance(one.work.job.op, Decode)
+        ]
+        return [chosen, *(one.work for one in scheduler.ordered(others)[: most - 1])]
+
+    def _work(self, pieces: list[Piece]) -> None:
+        """One unit of work, for one session or one for each of several."""
+        begun = self._clock()
+        scores = self._decode(pieces) if len(pieces) > 1 else None
+        for at, piece in enumerate(pieces):
+            self._step(piece, None if scores is None else scores[at])
+        if any(piece.job.purpose is Purpose.RESPONSE for piece in pieces):
+            self._kit.pace.worked(self._clock() - begun)
+
+    def _decode(self, pieces: list[Piece]) -> list[Tensor] | None:
+        """The scores of a step of several sessions; ``None`` if it failed, and each is to be tried alone."""
+        try:
+            return self._kit.decode_each(
+                [piece.job.op for piece in pieces if isinstance(piece.job.op, Decode)]
+            )
+        except Exception:  # whoever's fault it is, the others shall not suffer: no cache has moved on
+            log.exception("fault in a step of %d sessions: each goes on alone", len(pieces))
+            return None
+
+    def _step(self, piece: Piece, scores: Tensor | None) -> None:
+        """One unit of one session, its scores perhaps computed already. A fault in it is that session's
+        alone.
+        """
+        session, job = piece.session, piece.job
         self._served += 1
         session.served = self._served
-        begun = self._clock()
         try:
-            job.step(self._kit.execute)
-            if job.purpose is Purpose.RESPONSE:
-                self._kit.pace.worked(self._clock() - begun)
+            job.step(self._kit.execute if scores is None else _drawn_from(scores))
             session.stepped(job)
         except Refusal as refusal:
             session.abandon(job, refusal.error)

@@ -1,19 +1,20 @@
 """The language model: a Qwen2 transformer over text, audio codes and the rows made of what is heard.
 
 Two ways through one set of weights. ``forward`` is the plain batched pass, differentiable and without a
-cache, for training. ``extend`` is the serving pass: new rows join one session's ``KVCache``, in pieces of any
-length.
+cache, for training. ``extend`` and ``extend_each`` are the serving passes: new rows join one session's
+``KVCache``, in pieces of any length, or one row joins each of several sessions' at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_runtime.thinking.kv_cache import KVCache
+from model_runtime.thinking.kv_cache import KVCache, Pasts
 
 __all__ = ["Backbone", "BackboneConfig", "KVCache"]
 
@@ -93,18 +94,11 @@ class _Attention(nn.Module):
         out: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
         return out
 
-    def extend(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache, layer: int
-    ) -> Tensor:
-        # x [1, T, hidden]. Each key/value head is read once: the query heads that share it stand as further
-        # queries of that head, so nothing is repeated in memory.
+    def extend(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Pasts, layer: int) -> Tensor:
+        # x [B, T, hidden], cos and sin [T, head_dim] or [B, 1, T, head_dim]
         q, k, v = self.qkv(x)
-        length = x.shape[1]
-        k, v = cache.write(layer, _rotate(k, cos, sin), v)  # [1, kv_heads, past + T, head_dim]
-        q = _rotate(q, cos, sin).reshape(1, self.kv_heads, -1, self.head_dim)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        y = y.reshape(1, self.heads, length, self.head_dim).transpose(1, 2).reshape(1, length, -1)
-        out: Tensor = self.o_proj(y)
+        y = pasts.attend(layer, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        out: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
         return out
 
 
@@ -138,10 +132,8 @@ class _Layer(nn.Module):
         y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return y
 
-    def extend(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache, layer: int
-    ) -> Tensor:
-        x = x + self.self_attn.extend(self.input_layernorm(x), cos, sin, mask, cache, layer)
+    def extend(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Pasts, layer: int) -> Tensor:
+        x = x + self.self_attn.extend(self.input_layernorm(x), cos, sin, pasts, layer)
         y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return y
 
@@ -243,17 +235,32 @@ class Backbone(nn.Module):
         length, past = embeddings.shape[0], cache.length
         cache.reserve(past + length)
         cos, sin = self._positions(past, past + length, embeddings)
-        mask = None
-        if length > 1:
-            # [groups * T, past + T]: row i of each query head sees the past and the new rows up to itself.
-            seen = torch.ones(length, past + length, dtype=torch.bool, device=embeddings.device).tril(past)
-            mask = seen.repeat(self.config.num_attention_heads // self.config.num_key_value_heads, 1)
-        x = embeddings[None]
+        hidden = self._through(embeddings[None], cos, sin, Pasts([cache], length))
+        cache.length = past + length
+        return hidden[0]
+
+    @torch.inference_mode()
+    def extend_each(self, caches: Sequence[KVCache], embeddings: Tensor) -> Tensor:
+        """Add one row to each of several sessions: [B, hidden] to their last hidden states [B, hidden].
+
+        The weights are read once for all. Raises ``ContextFull``, and leaves every cache as it was, when one
+        has no room.
+        """
+        for cache in caches:
+            cache.reserve(cache.length + 1)
+        tables = self._positions(0, 1 + max(cache.length for cache in caches), embeddings)
+        at = torch.tensor([cache.length for cache in caches], device=embeddings.device)
+        cos, sin = (table[at][:, None, None] for table in tables)  # [B, 1, 1, head_dim]
+        hidden = self._through(embeddings[:, None], cos, sin, Pasts(caches, 1))
+        for cache in caches:
+            cache.length += 1
+        return hidden[:, 0]
+
+    def _through(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Pasts) -> Tensor:
         for index, layer in enumerate(self.model.layers):
             assert isinstance(layer, _Layer)  # what a ModuleList holds is typed as any module
-            x = layer.extend(x, cos, sin, mask, cache, index)
-        cache.length = past + length
-        hidden: Tensor = self.model.norm(x)[0]
+            x = layer.extend(x, cos, sin, pasts, index)
+        hidden: Tensor = self.model.norm(x)
         return hidden
 
     def fuse(self) -> None:

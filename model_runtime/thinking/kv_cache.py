@@ -1,9 +1,12 @@
-"""What one session keeps of its past: keys and values of every layer. Never shared."""
+"""What one session keeps of its past, keys and values of every layer, and attention to it. Never shared."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BLOCK = (
     512  # tokens; a call of a minute takes two or three, a full context is never paid for before it is used
@@ -62,18 +65,51 @@ class KVCache:
         self._store = grown
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put one layer's new k, v [1, kv_heads, T, head_dim] behind the past; returns all, the past first.
+        """Put one layer's new k, v [kv_heads, T, head_dim] behind the past; returns all, the past first.
 
         ``length`` moves on only when every layer has been written (the backbone does it).
         """
-        end = self.length + k.shape[2]
+        end = self.length + k.shape[1]
         keys, values = self._store[layer, 0, :, :end], self._store[layer, 1, :, :end]
-        keys[:, self.length :] = k[0]
-        values[:, self.length :] = v[0]
-        return keys[None], values[None]
+        keys[:, self.length :] = k
+        values[:, self.length :] = v
+        return keys, values
 
     def truncate(self, length: int) -> None:
         """Keep the first ``length`` tokens. Raises ValueError if there are fewer."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot keep {length} of {self.length} tokens")
         self.length = length
+
+
+class Pasts:
+    """The pasts of one step's sessions, ``length`` new rows of each; room for them is reserved already."""
+
+    def __init__(self, caches: Sequence[KVCache], length: int) -> None:
+        """For one pass through all layers."""
+        self._caches = caches
+        self._length = length
+        self._mask: Tensor | None = None
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Each session's queries [B, heads, T, head_dim] to its own past and new k, v [B, kv_heads, T,
+        head_dim]; returns [B, heads, T, head_dim].
+
+        Each key/value head is read once: the query heads that share it stand as further queries of that head,
+        so nothing is repeated in memory. Sessions are attended to one after another, because their pasts
+        differ in length and padding them would copy them.
+        """
+        batch, heads, length, dim = q.shape
+        kv_heads = k.shape[1]
+        if length > 1 and self._mask is None:
+            # [groups * T, past + T]: row i of each query head sees the past and the new rows up to itself.
+            past = self._caches[0].length
+            seen = torch.ones(length, past + length, dtype=torch.bool, device=q.device).tril(past)
+            self._mask = seen.repeat(heads // kv_heads, 1)
+        out = []
+        for at, cache in enumerate(self._caches):
+            keys, values = cache.write(layer, k[at], v[at])
+            queries = q[at].reshape(1, kv_heads, -1, dim)
+            y = F.scaled_dot_product_attention(queries, keys[None], values[None], attn_mask=self._mask)
+            out.append(y.reshape(1, heads, length, dim))
+        return out[0] if batch == 1 else torch.cat(out)

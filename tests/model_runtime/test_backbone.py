@@ -157,3 +157,26 @@ def test_half_precision_is_near() -> None:
         wanted = exact.hidden(embeddings[None])[0]
     assert hidden.dtype == torch.bfloat16
     assert float((hidden.float() - wanted).abs().mean()) < 0.05
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(1, 4))
+def test_a_step_of_several_sessions_gives_what_each_step_alone_gives(pasts: list[int], steps: int) -> None:
+    alone, together = [[MODEL.new_cache() for _ in pasts] for _ in range(2)]
+    for seed, (one, other, past) in enumerate(zip(alone, together, pasts, strict=True)):
+        MODEL.extend(one, rows(past, seed))
+        MODEL.extend(other, rows(past, seed))
+    for step in range(steps):
+        new = rows(len(pasts), 100 + step)
+        expected = torch.cat([MODEL.extend(cache, row[None]) for cache, row in zip(alone, new, strict=True)])
+        assert torch.allclose(MODEL.extend_each(together, new), expected, atol=1e-4)
+    assert [cache.length for cache in together] == [past + steps for past in pasts]
+
+
+def test_a_step_for_which_one_session_has_no_room_moves_none() -> None:
+    wide, full = MODEL.new_cache(), MODEL.new_cache(5)
+    for cache in (wide, full):
+        MODEL.extend(cache, rows(5))
+    with pytest.raises(ContextFull):
+        MODEL.extend_each([wide, full], rows(2))
+    assert (wide.length, full.length) == (5, 5)

@@ -349,4 +349,4 @@ class AnyCall(RuleBasedStateMachine):
 
 
 TestAnyCall = AnyCall.TestCase
-TestAnyCall.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyCall.settings = hypothesis_settings(max_examples=150, stateful_step_count=40)

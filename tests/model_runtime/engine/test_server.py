@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,12 +14,13 @@ from urllib.request import urlopen
 import msgspec
 import numpy as np
 import pytest
+from torch import Tensor
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_sync
 
 from model_runtime import protocol
-from model_runtime.engine.ops import Hear, Op
+from model_runtime.engine.ops import Decode, Hear, Op
 from model_runtime.engine.server import EngineServer
 from model_runtime.engine.worker import Worker
 from model_runtime.protocol import (
@@ -294,16 +295,43 @@ async def spoken(engine: Running, seed: int) -> tuple[bytes, str]:
         return pcm, first.text + second.text
 
 
-async def test_calls_at_once_hear_what_each_would_hear_alone() -> None:
-    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20) as engine:
+async def test_without_batches_calls_at_once_hear_bit_for_bit_what_each_would_hear_alone() -> None:
+    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20, decode_batch=1) as engine:
         alone = [await spoken(engine, seed) for seed in range(3)]
         together = await asyncio.gather(*(spoken(engine, seed) for seed in range(3)))
         assert alone == together
         assert len({text for _, text in alone}) == 3  # and they are three different calls
 
 
-async def test_a_fault_in_one_call_is_that_calls_alone() -> None:
+async def test_calls_decoded_as_one_say_what_each_would_say_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20) as engine:
+        alone = [await spoken(engine, seed) for seed in range(3)]
+        sizes, decode_each = [], engine.kit.decode_each
+
+        def counted(steps: Sequence[Decode]) -> list[Tensor]:
+            sizes.append(len(steps))
+            return decode_each(steps)
+
+        monkeypatch.setattr(engine.kit, "decode_each", counted)
+        together = await asyncio.gather(*(spoken(engine, seed) for seed in range(3)))
+        assert [text for _, text in together] == [text for _, text in alone]
+        assert [len(pcm) for pcm, _ in together] == [len(pcm) for pcm, _ in alone]
+        assert max(sizes) == 3  # it did happen
+
+
+async def test_when_a_step_of_several_fails_each_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20) as engine:
+        alone = [await spoken(engine, seed) for seed in range(2)]
+
+        def broken(steps: Sequence[Decode]) -> list[Tensor]:
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(engine.kit, "decode_each", broken)
+        assert await asyncio.gather(*(spoken(engine, seed) for seed in range(2))) == alone
+
+
+async def test_a_fault_in_one_call_is_that_calls_alone() -> None:
+    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20, decode_batch=1) as engine:
         expected = await spoken(engine, 1)
         execute = engine.kit.execute
 

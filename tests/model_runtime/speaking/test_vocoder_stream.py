@@ -48,7 +48,7 @@ def run(
     return [stream.push(part, last=i == len(parts) - 1) for i, part in enumerate(parts)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6),
     first=st.integers(1, 10),
