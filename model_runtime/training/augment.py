@@ -35,6 +35,15 @@ def shaped(wave: Wave, draw: Draw, decibels: float = 8.0, low: float = 0.0, high
     return np.asarray(np.fft.irfft(spectrum * gain, len(wave)), dtype=np.float32)
 
 
+def tilted(wave: Wave, decibels: float) -> Wave:
+    """Louder or, below zero, softer by that much at 8 kHz than at 0 Hz, evenly in between: a dull voice, or a
+    hand before the microphone, whose consonants then drown first.
+    """
+    spectrum = np.fft.rfft(wave)
+    gain = 10 ** (np.linspace(0, decibels, len(spectrum)) / 20)
+    return np.asarray(np.fft.irfft(spectrum * gain, len(wave)), dtype=np.float32)
+
+
 def in_room(wave: Wave, draw: Draw) -> Wave:
     """A synthetic room: a direct path and a tail of noise that decays by 60 dB in 0.1 to 0.5 s."""
     seconds = draw.uniform(0.1, 0.5)
@@ -150,6 +159,8 @@ def over_a_line(wave: Wave, babble: Wave, draw: Draw, hardness: float = 1.0) -> 
     wave, late = placed(wave, draw)
     if draw.random() < 0.3 * hardness:
         wave = in_room(wave, draw)
+    if draw.random() < 0.5 * hardness:
+        wave = tilted(wave, draw.uniform(-26, 6))
     narrow = draw.random() < 0.15 * hardness
     if draw.random() < 0.5:
         wave = shaped(
@@ -160,10 +171,10 @@ def over_a_line(wave: Wave, babble: Wave, draw: Draw, hardness: float = 1.0) -> 
         noise = (
             np.resize(babble, len(wave))
             if kind < 0.2
-            else coloured(len(wave), draw, 0 if kind < 0.6 else draw.uniform(0, 2))
+            else coloured(len(wave), draw, 0 if kind < 0.65 else draw.uniform(0, 2))
         )
-        easiest = 35 - 8 * hardness
-        wave = with_noise(wave, noise, draw.uniform(easiest - 22 * hardness, easiest))
+        easiest = 35 - 10 * hardness
+        wave = with_noise(wave, noise, draw.uniform(easiest - 20 * hardness, easiest))
     else:
         wave = wave + draw.standard_normal(len(wave)).astype(np.float32) * 10 ** draw.uniform(-5, -3)
     wave = wave * (10 ** draw.uniform(-1.3 * hardness, 0.1) * 0.6 / (np.abs(wave).max() + 1e-6))

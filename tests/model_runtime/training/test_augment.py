@@ -49,6 +49,12 @@ def test_noise_is_added_at_the_ratio_asked_for() -> None:
     assert ratio == pytest.approx(15, abs=0.5)
 
 
+def test_a_tilt_takes_the_top_away_and_leaves_the_bottom() -> None:
+    heard = augment.tilted((tone(200) + tone(7000)).astype(np.float32), -24)
+    assert power(heard, 100, 300) == pytest.approx(power(tone(200), 100, 300), rel=0.2)
+    assert power(heard, 6900, 7100) < 0.02 * power(tone(7000), 6900, 7100)
+
+
 def test_a_whole_line_is_finite_in_range_and_repeats_with_its_seed() -> None:
     wave = tone(300, 1.5)
     for seed in range(40):
