@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 INPUT_RATE = 16_000  # Hz, mono s16le, what the audio encoder hears
 OUTPUT_RATE = 24_000  # Hz, mono s16le, what the vocoder makes
 GROUP_MS = 160  # one TA4 group: 4 audio tokens at 25 Hz
@@ -39,14 +39,36 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Open(msgspec.Struct, tag="open", frozen=True, omit_defaults=True):
-    """First frame of a session. Answered by ``Opened``, or by a fatal ``Error`` that says why not."""
+    """First frame of a session. Answered by ``Opened``, or by a fatal ``Error`` that says why not.
+
+    ``history`` says that a conversation goes on which another session had: so many ``HistoryEntry`` follow
+    before anything else, and they hold the instructions and tools, too.
+    """
 
     call_id: str
     instructions: str = ""  # the system turn, written by the operator
     tools: list[dict[str, Any]] = []  # OpenAI-style function schemas
     voice: str = ""  # empty: the checkpoint's default voice
     sampling: Sampling = Sampling()
+    history: int = 0
     version: int = VERSION
+
+
+class HistoryEntry(msgspec.Struct, tag="history_entry", frozen=True, omit_defaults=True):
+    """One turn of the history exactly as the model reads it: what another engine needs to go on.
+
+    From the engine, whenever the history has changed: the entry stands at ``place`` (0, 1, ...), and whatever
+    stood there and behind it is void. To the engine: see ``Open.history``.
+    """
+
+    place: int
+    ids: list[int]
+    rows: list[tuple[int, bytes]] = []  # audio rows [n, hidden] over ids from an offset on, little-endian
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the rows
+    short: list[int] | None = None  # the same turn without its sound; None if it has none to lose
+    kept: bool = False  # never shortened: instructions and tools
+    turn: int = -1  # the response it belongs to
+    heard: bool = False  # the caller's side of it
 
 
 class Audio(msgspec.Struct, tag="audio", frozen=True):
@@ -109,7 +131,7 @@ class Close(msgspec.Struct, tag="close", frozen=True):
     """The call is over. The engine frees the session and closes the WebSocket."""
 
 
-ClientMessage = Open | Audio | Respond | ToolResult | Cancel | Commit | Drop | SetVoice | Close
+ClientMessage = Open | HistoryEntry | Audio | Respond | ToolResult | Cancel | Commit | Drop | SetVoice | Close
 
 # --- engine -> media process ---
 
@@ -196,7 +218,7 @@ class Error(msgspec.Struct, tag="error", frozen=True, omit_defaults=True):
     fatal: bool = False
 
 
-EngineMessage = Opened | Speech | Transcript | Thinking | ToolCall | Done | Error
+EngineMessage = Opened | HistoryEntry | Speech | Transcript | Thinking | ToolCall | Done | Error
 
 _encoder = msgspec.msgpack.Encoder()
 _client_decoder: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(ClientMessage)

@@ -25,6 +25,7 @@ from model_runtime.protocol import (
     Done,
     EngineMessage,
     Error,
+    HistoryEntry,
     Respond,
     Speech,
     ToolCall,
@@ -36,6 +37,7 @@ from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
 from pipeline.conversation import Conversation
 from pipeline.engine_client import EngineClient, EngineGone
+from pipeline.recent import RecentAudio
 from pipeline.segmenter import Segmenter, SpeechStart
 from pipeline.tool_runner import run_tool
 from pipeline.turns import (
@@ -55,6 +57,7 @@ from pipeline.turns import (
     Turns,
 )
 
+RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
 
 
@@ -95,6 +98,7 @@ class Dialogue:
     ) -> None:
         """See the class."""
         self.conversation = Conversation()
+        self.history: list[HistoryEntry] = []  # as the engine reads it: a new session goes on from here
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
         self._agent = agent
         self._settings = settings
@@ -103,7 +107,10 @@ class Dialogue:
         self._lock = asyncio.Lock()
         self._segmenter = Segmenter(settings.segmenter)
         self._turns = Turns(settings.turns)
-        self._received = 0  # samples of caller audio so far: the call's clock
+        self._recent = RecentAudio(RECENT_S * INPUT_RATE)
+        self._unanswered = b""  # what the caller said and no engine lived to answer
+        self._asks_again = False  # that is to be answered before anything else
+        self._sent_again = 0  # samples of it on the engine session's clock, before the call's own go on
         self._client: EngineClient | None = None
         self._session_start = 0  # where on the call's clock the engine session's clock is 0
         self._answer: Answer | None = None
@@ -115,7 +122,7 @@ class Dialogue:
         """The caller's next samples, 16 kHz mono s16le."""
         async with self._lock:
             self.last_audio_at = self._clock()
-            self._received += len(pcm) // 2
+            self._recent.push(pcm)
             self._send(Audio(pcm))
             for event in self._segmenter.push(pcm):
                 await self._handle(event)
@@ -147,27 +154,29 @@ class Dialogue:
             case Speak():
                 await self._speak(answer)
             case Drop():
-                self._answer = None
-                self._send(protocol.Drop(answer.turn), answer.client)
-                await self._silence(answer, broadcast)
-                if answer.may_speak:
-                    await self._output.tell(page.Withdrawn(answer.turn))
+                await self._withdraw(answer, broadcast)
             case Stop():
                 await self._stop_answer(answer, broadcast)
 
     def _speculate(self, action: Speculate) -> None:
-        base = self._session_start
-        spans = [(max(0, start - base), end - base) for start, end in action.spans if end > base]
+        begun, sent = self._session_start, self._sent_again
+        spans = [
+            (max(0, start - begun) + sent, end - begun + sent) for start, end in action.spans if end > begun
+        ]
         client = self._client
         if client is None or 2 * _length(spans) < _length(action.spans):
             # The engine is away, or was for most of what the caller said; the page has said so.
+            self._unanswered = self._recent.cut(action.spans)
             self._turns.handle(Finished(action.turn))
             return
-        since_ended = (self._received - action.ended_at) / INPUT_RATE
+        if not action.spans and self._asks_again:
+            spans = [(0, self._sent_again)]
+        since_ended = (self._recent.end - action.ended_at) / INPUT_RATE
         self._answer = Answer(
             turn=action.turn,
             client=client,
             to_voice=bool(spans),
+            spans=action.spans,
             caller_ended=(self.last_audio_at or 0.0) - since_ended,
         )
         text = "" if spans else (self._prompt or "")
@@ -177,12 +186,21 @@ class Dialogue:
     async def _speak(self, answer: Answer) -> None:
         if answer.to_voice:
             self._prompt = None  # this answer sees what the prompt was about
+            self._asks_again, self._unanswered = False, b""
         frames = answer.release()
         if answer.transcript is not None:
             await self._tell_transcript(answer.turn, answer.transcript)
         await self._output.push(frames)
         if answer.done:
             await self._made(answer)
+
+    async def _withdraw(self, answer: Answer, broadcast: bool = True) -> None:
+        """Take an answer back of which nothing was heard, as if it had never been begun."""
+        self._answer = None
+        self._send(protocol.Drop(answer.turn), answer.client)
+        await self._silence(answer, broadcast)
+        if answer.may_speak:
+            await self._output.tell(page.Withdrawn(answer.turn))
 
     async def _stop_answer(self, answer: Answer, broadcast: bool = True) -> None:
         """Silence the answer, and cut every record of it at what was heard."""
@@ -208,8 +226,13 @@ class Dialogue:
         """``SessionListener``: say whom the caller talks to, and greet."""
         async with self._lock:
             self._client = client
-            self._session_start = self._received
-            if self._agent.greeting:
+            self._session_start = self._recent.end
+            self._sent_again = len(self._unanswered) // 2
+            self._asks_again = bool(self._unanswered)
+            if self._asks_again:
+                self._prompt = ""
+                self._send(Audio(self._unanswered))
+            elif self._agent.greeting and not any(not one.interrupted for one in self.conversation.exchanges):
                 self._prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
             opened = client.opened
             await self._output.tell(
@@ -223,7 +246,7 @@ class Dialogue:
                 )
             )
             if again:
-                text = "The speech engine is back. It no longer knows what was said before."
+                text = "The speech engine is back."
                 await self._output.tell(page.Notice("info", text))
 
     async def session_lost(self) -> None:
@@ -231,8 +254,13 @@ class Dialogue:
         async with self._lock:
             self._client = None
             self._turns.handle(Reset())
-            if self._answer:
-                await self._stop_answer(self._answer)
+            self._asks_again = False
+            if (answer := self._answer) is not None:
+                if answer.to_voice and not answer.ledger.heard_groups:
+                    self._unanswered = self._unanswered or self._recent.cut(answer.spans)
+                    await self._withdraw(answer)
+                else:
+                    await self._stop_answer(answer)
             text = "The speech engine stopped and is being started again. One moment, please."
             await self._output.tell(page.Notice("error", text))
 
@@ -249,6 +277,8 @@ class Dialogue:
         turn = getattr(event, "turn", -1)
         answer = self._answer if self._answer and self._answer.turn == turn else None
         match event:
+            case HistoryEntry():
+                self.history = [*self.history[: event.place], event]
             case Speech() if answer:
                 await self._output.push(answer.take(event))
             case Transcript(turn, text):

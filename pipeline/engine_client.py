@@ -8,7 +8,7 @@ does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
 from model_runtime import protocol
-from model_runtime.protocol import ClientMessage, Close, EngineMessage, Error, Open, Opened
+from model_runtime.protocol import ClientMessage, Close, EngineMessage, Error, HistoryEntry, Open, Opened
 
 OUTBOX_FRAMES = 1000  # about 20 s of audio in 20 ms frames: an engine that far behind is as good as gone
 CLOSE_TIMEOUT = 1.0  # s, for the closing handshake; a dead engine must not hold up the end of a call
@@ -52,8 +52,12 @@ class EngineClient:
         self._gone = False
 
     @classmethod
-    async def open(cls, url: str, message: Open, within: float = 10.0) -> Self:
+    async def open(
+        cls, url: str, message: Open, within: float = 10.0, history: Sequence[HistoryEntry] = ()
+    ) -> Self:
         """Connect to ``ws://...`` or ``unix:PATH`` and open a session ``within`` seconds.
+
+        With ``history``, as many entries as ``message`` announces, it goes on where another session stopped.
 
         Raises:
             EngineRefused: the engine answered with an error.
@@ -65,6 +69,8 @@ class EngineClient:
                 try:
                     await connection.send(protocol.encode(message))
                     answer = _decode(await connection.recv())
+                    for entry in history if isinstance(answer, Opened) else ():
+                        await connection.send(protocol.encode(entry))
                 except BaseException:
                     connection.transport.abort()  # no handshake with a peer that broke the first one
                     raise

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from loguru import logger
+from msgspec.structs import replace
 
-from model_runtime.protocol import EngineMessage, Error, Open
+from model_runtime.protocol import EngineMessage, Error, HistoryEntry, Open
 from pipeline.agent import CallSettings
 from pipeline.engine_client import EngineClient, EngineGone, EngineRefused
 
@@ -18,8 +19,12 @@ MAX_CRASHES = 3  # an engine that dies this often, each time soon after it came 
 class SessionListener(Protocol):
     """Who holds the conversation."""
 
+    @property
+    def history(self) -> list[HistoryEntry]:
+        """The conversation as the engine last told it: what the next session goes on with."""
+
     async def session_begun(self, client: EngineClient, again: bool) -> None:
-        """A session is open; ``again``: it replaces one that was lost and knows nothing of it."""
+        """A session is open; ``again``: it replaces one that was lost, and has its history."""
 
     async def session_said(self, event: EngineMessage) -> None:
         """The engine's next message."""
@@ -55,7 +60,9 @@ async def keep_session(
     while True:
         out_of_time = clock() >= give_up_at
         try:
-            client = await EngineClient.open(url, message, settings.open_timeout_s)
+            history = listener.history
+            opening = replace(message, history=len(history))
+            client = await EngineClient.open(url, opening, settings.open_timeout_s, history)
         except EngineRefused as refusal:
             logger.warning(f"call {message.call_id}: the engine refused the session: {refusal}")
             # After a crash every call wants its place back at once: a refusal may be for the moment only.

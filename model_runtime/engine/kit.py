@@ -15,9 +15,11 @@ from torch import Tensor
 
 from model_runtime.engine.context import Context
 from model_runtime.engine.draws import Draw, Draws
+from model_runtime.engine.history import Entry
 from model_runtime.engine.ops import Decode, Hear, Op, Prefill, Vocode
 from model_runtime.engine.pace import Pace
 from model_runtime.engine.prompts import Prompts
+from model_runtime.engine.record import read
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.ring import AudioRing
 from model_runtime.engine.settings import Settings
@@ -25,7 +27,7 @@ from model_runtime.errors import CheckpointError
 from model_runtime.interleave import InterleaveParser
 from model_runtime.listening.features import token_count
 from model_runtime.model import SpeechModel
-from model_runtime.protocol import INPUT_RATE, Respond, Sampling
+from model_runtime.protocol import INPUT_RATE, HistoryEntry, Respond, Sampling
 from model_runtime.thinking.sampling import SamplingOptions
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,11 @@ class Kit:
     def parser(self, speaking: bool, thinking: bool = False) -> InterleaveParser:
         """A reader of what the model writes; see ``InterleaveParser``."""
         return self.model.parser(speaking=speaking, thinking=thinking)
+
+    def restored(self, message: HistoryEntry) -> Entry:
+        """An entry of another session's history. Raises ``Refusal``."""
+        weight = self.model.backbone.lm_head.weight
+        return read(message, self.model.vocabulary, self.model.backbone.config.hidden_size, weight)
 
     def draws(self, asked: Sampling) -> Draws:
         """One session's choices:

@@ -18,6 +18,7 @@ from model_runtime.engine.history import Entry, History
 from model_runtime.engine.job import Job, Purpose
 from model_runtime.engine.kit import Kit
 from model_runtime.engine.ops import Work
+from model_runtime.engine.record import Record
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.response import Response
 from model_runtime.engine.ring import AudioRing
@@ -31,6 +32,7 @@ from model_runtime.protocol import (
     Drop,
     EngineMessage,
     Error,
+    HistoryEntry,
     Open,
     Opened,
     Respond,
@@ -69,11 +71,11 @@ class Session:
         self._background: deque[Job] = deque()  # done in order, when there is time
         self._response: Response | None = None  # running or done, but neither committed nor dropped
         self._last_turn = -1
-        self._history.append(kit.prompts.opening_turns(message.instructions, message.tools))
-        if len(self._history) > kit.max_context // 2:
-            raise Refusal(
-                "context", "The instructions and tools fill more than half the context.", fatal=True
-            )
+        self._record = Record()
+        self._missing = message.history  # entries of another session's history that are still to come
+        if not self._missing:
+            self._history.append(kit.prompts.opening_turns(message.instructions, message.tools))
+            self._check_opening()
         self._emit(
             Opened(
                 checkpoint=kit.card.name,
@@ -84,13 +86,19 @@ class Session:
                 examples=list(kit.card.examples),
             )
         )
-        self._enter(None)
+        if not self._missing:
+            self._enter(None)
 
     # --- messages ---
 
     def handle(self, message: ClientMessage) -> None:
         """Take one message. Raises ``Refusal`` for what cannot be done."""
+        if self._missing and not isinstance(message, HistoryEntry | Audio | Close):
+            text = f"{self._missing} entries of the history are still to come."
+            raise Refusal("bad_request", text, fatal=True)
         match message:
+            case HistoryEntry():
+                self._restore(message)
             case Audio():
                 try:
                     self._ring.put(message.pcm)
@@ -123,6 +131,25 @@ class Session:
                 self.ended = True
             case Open():
                 raise Refusal("bad_request", "The session is open already.", fatal=True)
+
+    def _restore(self, message: HistoryEntry) -> None:
+        """The next entry of the history that this session goes on with."""
+        if not self._missing or message.place != len(self._history.entries):
+            raise Refusal("bad_request", f"No entry {message.place} of a history is due.", fatal=True)
+        self._history.append([self._kit.restored(message)])
+        self._last_turn = max(self._last_turn, message.turn)
+        self._missing -= 1
+        if not self._missing:
+            self._check_opening()
+            self._record.known(self._history)
+            self._enter(None)
+
+    def _check_opening(self) -> None:
+        """Raises ``Refusal`` when what stays for the whole call leaves too little room for the call."""
+        kept = sum(len(entry.tokens) for entry in self._history.entries if entry.kept)
+        if kept > self._kit.max_context // 2:
+            text = "The instructions and tools fill more than half the context."
+            raise Refusal("context", text, fatal=True)
 
     def _respond(self, message: Respond) -> None:
         """Begin a response; the encoding, reading and speaking is done by its job."""
@@ -202,6 +229,7 @@ class Session:
                 self._history.append((yield from response.settled(heard_groups)))
         finally:
             self._history.append(late)
+            self._tell_history()
         whole = self._history.tokens()
         self._context.align(whole.ids)
         if len(whole) <= self._context.size:  # else the next response makes room first
@@ -222,6 +250,12 @@ class Session:
         response.transcript = text
         self._emit(Transcript(response.turn, text))
         self._history.in_words(response.turn, response.human_in_words())
+        self._tell_history()
+
+    def _tell_history(self) -> None:
+        """Whatever of the history has changed, for whoever may have to go on with it elsewhere."""
+        for entry in self._record.changes(self._history):
+            self._emit(entry)
 
     # --- work ---
 

@@ -19,7 +19,7 @@ EDGE = 3200  # samples of silence at either end: it drops words at a hard edge
 
 def recognise(pcm: NDArray[np.float32], rate: int) -> str:
     """What a general English recogniser hears in mono float32 ``pcm`` at ``rate`` Hz; lower-case words."""
-    from pocketsphinx import Decoder  # of the extras dev and training: what only trains need not load it
+    from pocketsphinx import Decoder  # of the extra dev: what only trains does not need it
 
     wave = np.pad(soxr.resample(pcm, rate, RATE), EDGE)
     peak = float(np.abs(wave).max()) or 1.0

@@ -97,7 +97,7 @@ class Stage:
         for settings, (key, rate) in zip(self.optimiser.param_groups, self.rates.items(), strict=True):
             settings["lr"] = rate * fall * (gains or {}).get(key, 1.0)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         now = time.monotonic()
         spent, self.tick = now - self.tick, now
         (spent,) = self._share([spent])

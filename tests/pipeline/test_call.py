@@ -18,6 +18,7 @@ from model_runtime.protocol import (
     Drop,
     EngineMessage,
     Error,
+    HistoryEntry,
     Open,
     Opened,
     Respond,
@@ -322,7 +323,6 @@ async def test_engine_gone_is_told_and_the_call_goes_on_with_a_new_session() -> 
         await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
         assert call.seen(page.Notice)[0].level == "error"
         assert call.seen(page.Interrupted) == [page.Interrupted(0)]
-        await call.line.voice(400)  # said to nobody
         await call.line.silence(600)
         await call.engine.start()
         await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
@@ -335,6 +335,48 @@ async def test_engine_gone_is_told_and_the_call_goes_on_with_a_new_session() -> 
         await call.caller(voice=600, silence=500)
         question = await call.engine.wait_for(Respond, 3)
         assert question.spans[0][1] <= call.engine.samples  # on the new session's clock
+
+
+async def test_what_was_said_while_the_engine_was_away_is_answered_when_it_is_back() -> None:
+    async with scene(echo("Yes.")) as call:
+        await call.ready()
+        await call.engine.crash()
+        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
+        await call.line.voice(600)
+        await call.line.silence(700)
+        await call.engine.start()
+        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
+        await call.caller(silence=100)
+        again = await call.engine.wait_for(Respond, 1)
+        ((start, end),) = again.spans
+        assert start == 0
+        assert 600 <= (end - start) * 1000 / INPUT_RATE <= 1300
+        call.line.let_play(1000)
+        await eventually(lambda: bool(call.seen(page.BotDone)), "the answer")
+        await call.caller(voice=600, silence=500)
+        question = await call.engine.wait_for(Respond, 2)
+        assert question.spans[0][0] >= end  # behind what was sent again, on the new session's clock
+        assert question.spans[0][1] <= call.engine.samples
+
+
+async def test_a_question_whose_answer_died_unheard_is_asked_again_with_the_whole_history() -> None:
+    entries = [HistoryEntry(0, [1, 2], kept=True), HistoryEntry(1, [3, 4], turn=0)]
+    async with scene(lambda respond: []) as call:  # an engine that never comes to an answer
+        await call.ready()
+        await call.engine.say(entries[0], HistoryEntry(1, [9]), entries[1])  # the last replaces the second
+        await call.caller(voice=600, silence=500)
+        first = await call.engine.wait_for(Respond, 1)
+        await call.engine.crash()
+        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
+        await call.engine.start()
+        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
+        assert call.engine.all(Open)[-1].history == 2
+        await call.caller(silence=100)
+        again = await call.engine.wait_for(Respond, 2)
+        assert call.engine.all(HistoryEntry) == entries
+        lengths = [sum(end - start for start, end in respond.spans) for respond in (first, again)]
+        assert lengths[0] == lengths[1]
+        assert call.seen(page.Interrupted) == []  # nothing was heard of it
 
 
 async def test_engine_that_stays_away_ends_the_call_in_words() -> None:

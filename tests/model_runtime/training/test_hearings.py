@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from model_runtime.training import hearings, synthesise
+from model_runtime.training.augment import RATE
 from model_runtime.training.encoder import best_path
 from model_runtime.training.hearer import LABELS, Hearer, collate, hearing_losses
-from model_runtime.training.hearings import PHONES, RATE, UNKNOWN, Said, labelled
+from model_runtime.training.hearings import PHONES, UNKNOWN, Said, labelled
+from model_runtime.training.texts import Question
 
 PHONED = [("pau", 0.1), ("s", 0.3), ("aa", 0.5), ("pau", 0.6)]
 
@@ -78,7 +80,7 @@ def test_another_engine_s_phones_come_from_the_lexicon_without_times(tmp_path: P
 
 def test_utterances_come_back_as_they_were_kept(tmp_path: Path) -> None:
     spoken = [(np.full(40, 7, np.int16), PHONED), (np.full(60, 9, np.int16), [("pau", -1.0)])]
-    asked = [synthesise.Question("so", "hours"), synthesise.Question("well", "refuse")]
+    asked = [Question("so", "hours"), Question("well", "refuse")]
     synthesise.save(tmp_path / "train-0000.npz", spoken, asked, ["a", "b"])
     first, second = hearings.read(tmp_path)
     assert (len(first.pcm), len(second.pcm)) == (40, 60)
