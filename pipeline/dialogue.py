@@ -39,6 +39,7 @@ from pipeline.conversation import Conversation
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.recent import RecentAudio
 from pipeline.segmenter import Segmenter, SpeechStart
+from pipeline.session_clock import SessionClock
 from pipeline.tool_runner import run_tool
 from pipeline.turns import (
     Action,
@@ -110,9 +111,8 @@ class Dialogue:
         self._recent = RecentAudio(RECENT_S * INPUT_RATE)
         self._unanswered = b""  # what the caller said and no engine lived to answer
         self._asks_again = False  # that is to be answered before anything else
-        self._sent_again = 0  # samples of it on the engine session's clock, before the call's own go on
         self._client: EngineClient | None = None
-        self._session_start = 0  # where on the call's clock the engine session's clock is 0
+        self._session_clock = SessionClock()
         self._answer: Answer | None = None
         self._prompt: str | None = None  # waits for the floor to be free; "" answers the history as it stands
 
@@ -159,10 +159,7 @@ class Dialogue:
                 await self._stop_answer(answer, broadcast)
 
     def _speculate(self, action: Speculate) -> None:
-        begun, sent = self._session_start, self._sent_again
-        spans = [
-            (max(0, start - begun) + sent, end - begun + sent) for start, end in action.spans if end > begun
-        ]
+        spans = self._session_clock.spans(action.spans)
         client = self._client
         if client is None or 2 * _length(spans) < _length(action.spans):
             # The engine is away, or was for most of what the caller said; the page has said so.
@@ -170,7 +167,7 @@ class Dialogue:
             self._turns.handle(Finished(action.turn))
             return
         if not action.spans and self._asks_again:
-            spans = [(0, self._sent_again)]
+            spans = [(0, self._session_clock.again)]
         since_ended = (self._recent.end - action.ended_at) / INPUT_RATE
         self._answer = Answer(
             turn=action.turn,
@@ -226,8 +223,7 @@ class Dialogue:
         """``SessionListener``: say whom the caller talks to, and greet."""
         async with self._lock:
             self._client = client
-            self._session_start = self._recent.end
-            self._sent_again = len(self._unanswered) // 2
+            self._session_clock.begin(self._recent.end, again=len(self._unanswered) // 2)
             self._asks_again = bool(self._unanswered)
             if self._asks_again:
                 self._prompt = ""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -18,86 +16,19 @@ from model_runtime.protocol import (
     Drop,
     EngineMessage,
     Error,
-    HistoryEntry,
     Open,
     Opened,
     Respond,
     Speech,
     Thinking,
     ToolCall,
-    ToolResult,
     Transcript,
 )
 from pipeline import page_messages as page
-from pipeline.call import Call, CallAgent, CallEnd, CallSettings, Tool
+from pipeline.call import CallAgent, CallEnd, CallSettings
 from pipeline.dialogue import GREETING_INSTRUCTION, Dialogue
-from tests.pipeline.scripted_engine import OPENED, Script, ScriptedEngine, eventually, spoken
-from tests.pipeline.virtual_transport import VirtualTransport
-
-SETTINGS = CallSettings(reconnect_s=5.0, reconnect_every_s=0.01, jitter_buffer=False)
-MUTE = CallAgent("Mute")  # does not greet
-P = TypeVar("P", bound=page.PageMessage)
-
-
-class Scene:
-    """A running call and everything around it."""
-
-    def __init__(self, engine: ScriptedEngine, agent: CallAgent, settings: CallSettings) -> None:
-        self.engine = engine
-        self.line = VirtualTransport()
-        self.shown: list[page.PageMessage] = []
-        self.call = Call(
-            self.line, engine.url, agent, settings, on_event=self.shown.append, call_id="test-call"
-        )
-        self.running: asyncio.Task[CallEnd] = asyncio.create_task(self.call.run())
-
-    def seen(self, kind: type[P]) -> list[P]:
-        return [message for message in self.shown if isinstance(message, kind)]
-
-    def bot_text(self, turn: int) -> str:
-        return "".join(message.text for message in self.seen(page.BotText) if message.turn == turn)
-
-    async def ready(self) -> None:
-        await eventually(lambda: bool(self.seen(page.CallInfo)), "the session")
-
-    async def caller(self, *, voice: int = 0, silence: int = 0) -> None:
-        """Speak, then be silent (ms), until the engine has heard it all."""
-        before, at_engine = self.line.said, self.engine.samples
-        await self.line.voice(voice)
-        await self.line.silence(silence)
-        new = self.line.said - before
-        await self.engine.wait_until(lambda: self.engine.samples >= at_engine + new, "the caller's audio")
-
-    async def hear(self, ms: int) -> None:
-        """Let the sink take ``ms`` more and wait until it has."""
-        target = self.line.played_ms + ms
-        self.line.let_play(ms)
-        await eventually(lambda: self.line.played_ms >= target, f"{ms} ms more of sound")
-
-
-@asynccontextmanager
-async def scene(
-    script: Script | None = None,
-    agent: CallAgent = MUTE,
-    settings: CallSettings = SETTINGS,
-    answer_open: EngineMessage = OPENED,
-) -> AsyncIterator[Scene]:
-    tasks_before = asyncio.all_tasks()
-    async with ScriptedEngine(script, answer_open) as engine:
-        made = Scene(engine, agent, settings)
-        try:
-            yield made
-        finally:
-            await made.call.end("test-over")
-            await made.running
-        await eventually(lambda: engine.open_now == 0, "the end of the session")
-    await asyncio.sleep(0)
-    assert asyncio.all_tasks() <= tasks_before  # nothing of the call outlives it
-
-
-def echo(*texts: str) -> Script:
-    """Answer everything with the same words."""
-    return lambda respond: spoken(respond.turn, *texts)
+from tests.pipeline.scene import echo, scene
+from tests.pipeline.scripted_engine import eventually, spoken
 
 
 async def test_greets_when_the_caller_is_there() -> None:
@@ -312,122 +243,6 @@ async def test_going_on_before_a_group_was_heard_takes_the_answer_back() -> None
         assert call.bot_text(0) == ""
 
 
-async def test_engine_gone_is_told_and_the_call_goes_on_with_a_new_session() -> None:
-    agent = CallAgent("Shop", greeting="Hello.")
-    async with scene(echo("Hello.", " And more."), agent) as call:
-        await call.ready()
-        await call.caller(silence=100)
-        await call.hear(GROUP_MS)
-        await eventually(lambda: call.bot_text(0) == "Hello.", "the greeting's first words")
-        await call.engine.crash()
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
-        assert call.seen(page.Notice)[0].level == "error"
-        assert call.seen(page.Interrupted) == [page.Interrupted(0)]
-        await call.line.silence(600)
-        await call.engine.start()
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
-        assert call.seen(page.Notice)[-1].level == "info"
-        await call.caller(silence=100)
-        greeting = await call.engine.wait_for(Respond, 2)
-        assert "Hello." in greeting.text
-        call.line.let_play(1000)
-        await eventually(lambda: bool(call.seen(page.BotDone)), "the second greeting")
-        await call.caller(voice=600, silence=500)
-        question = await call.engine.wait_for(Respond, 3)
-        assert question.spans[0][1] <= call.engine.samples  # on the new session's clock
-
-
-async def test_what_was_said_while_the_engine_was_away_is_answered_when_it_is_back() -> None:
-    async with scene(echo("Yes.")) as call:
-        await call.ready()
-        await call.engine.crash()
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
-        await call.line.voice(600)
-        await call.line.silence(700)
-        await call.engine.start()
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
-        await call.caller(silence=100)
-        again = await call.engine.wait_for(Respond, 1)
-        ((start, end),) = again.spans
-        assert start == 0
-        assert 600 <= (end - start) * 1000 / INPUT_RATE <= 1300
-        call.line.let_play(1000)
-        await eventually(lambda: bool(call.seen(page.BotDone)), "the answer")
-        await call.caller(voice=600, silence=500)
-        question = await call.engine.wait_for(Respond, 2)
-        assert question.spans[0][0] >= end  # behind what was sent again, on the new session's clock
-        assert question.spans[0][1] <= call.engine.samples
-
-
-async def test_a_question_whose_answer_died_unheard_is_asked_again_with_the_whole_history() -> None:
-    entries = [HistoryEntry(0, [1, 2], kept=True), HistoryEntry(1, [3, 4], turn=0)]
-    async with scene(lambda respond: []) as call:  # an engine that never comes to an answer
-        await call.ready()
-        await call.engine.say(entries[0], HistoryEntry(1, [9]), entries[1])  # the last replaces the second
-        await call.caller(voice=600, silence=500)
-        first = await call.engine.wait_for(Respond, 1)
-        await call.engine.crash()
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
-        await call.engine.start()
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
-        assert call.engine.all(Open)[-1].history == 2
-        await call.caller(silence=100)
-        again = await call.engine.wait_for(Respond, 2)
-        assert call.engine.all(HistoryEntry) == entries
-        lengths = [sum(end - start for start, end in respond.spans) for respond in (first, again)]
-        assert lengths[0] == lengths[1]
-        assert call.seen(page.Interrupted) == []  # nothing was heard of it
-
-
-async def test_engine_that_stays_away_ends_the_call_in_words() -> None:
-    settings = CallSettings(reconnect_s=0.05, reconnect_every_s=0.01)
-    async with scene(settings=settings) as call:
-        await call.ready()
-        await call.engine.crash()
-        end = await call.running
-        assert end.reason == "engine-gone"
-        assert call.seen(page.Notice)[-1].ended
-
-
-async def test_engine_that_starts_late_is_waited_for() -> None:
-    async with scene() as call:
-        await call.engine.crash()  # before the call got to it
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
-        assert call.seen(page.Notice)[0].level == "warning"
-        await call.engine.start()
-        await call.ready()
-        assert len(call.seen(page.Notice)) == 1
-
-
-@pytest.mark.parametrize(
-    ("code", "words"), [("capacity", "All lines are busy"), ("voice", "voice"), ("version", "refused")]
-)
-async def test_refusal_ends_the_call_in_words(code: Any, words: str) -> None:
-    async with scene(answer_open=Error(code, "the engine's words", fatal=True)) as call:
-        end = await call.running
-        assert end.reason == f"refused:{code}"
-        (notice,) = call.seen(page.Notice)
-        assert words in notice.text
-        assert notice.ended
-
-
-async def test_engine_that_keeps_dying_is_given_up() -> None:
-    async with scene() as call:
-        await call.ready()
-        for session in range(1, 5):
-            await eventually(lambda n=session: len(call.seen(page.CallInfo)) == n, "the session")  # type: ignore[misc] # n is bound
-            await call.engine.say_raw(b"\xc1 nonsense")
-        end = await call.running
-        assert end.reason == "engine-gone"
-
-
-async def test_fatal_error_is_a_lost_engine() -> None:
-    async with scene() as call:
-        await call.ready()
-        await call.engine.say(Error("internal", "out of memory", fatal=True))
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
-
-
 async def test_answer_that_cannot_be_made_is_told_and_leaves_no_trace() -> None:
     async with scene(lambda respond: [Error("context", "too long", turn=respond.turn)]) as call:
         await call.ready()
@@ -458,81 +273,6 @@ async def test_late_transcript_is_shown_and_recorded() -> None:
         await call.engine.say(Transcript(0, "is it open"), Transcript(7, "never was"))
         await eventually(lambda: bool(call.seen(page.UserText)), "the transcript")
         assert call.call.conversation.messages()[0] == {"role": "user", "content": "is it open"}
-
-
-def tool(results: list[dict[str, Any]], content: str = "sunny") -> Tool:
-    async def run(arguments: dict[str, Any]) -> str:
-        results.append(arguments)
-        return content
-
-    return Tool({"type": "function", "function": {"name": "weather"}}, run)
-
-
-def tool_script(respond: Respond) -> Sequence[EngineMessage]:
-    if respond.spans:
-        call = ToolCall(respond.turn, "weather", {"city": "Rome"})
-        return [*spoken(respond.turn, "One moment.")[:-1], call, Done(respond.turn, "end", 1)]
-    return spoken(respond.turn, "It is sunny.")
-
-
-async def test_tool_runs_once_after_its_turn_and_its_result_is_answered() -> None:
-    ran: list[dict[str, Any]] = []
-    async with scene(tool_script, CallAgent("A", tools={"weather": tool(ran)})) as call:
-        await call.ready()
-        assert call.engine.all(Open)[0].tools == [{"type": "function", "function": {"name": "weather"}}]
-        await call.caller(voice=600, silence=500)
-        await call.hear(GROUP_MS - 20)
-        assert not ran  # the turn is not settled yet
-        call.line.let_play(400)
-        assert await call.engine.wait_for(ToolResult) == ToolResult("weather", "sunny")
-        await call.caller(silence=40)
-        follow_up = await call.engine.wait_for(Respond, 2)
-        assert follow_up == Respond(1)
-        await eventually(lambda: call.bot_text(1) == "It is sunny.", "the answer")
-        assert ran == [{"city": "Rome"}]
-        order = [type(m) for m in call.engine.told if isinstance(m, Commit | ToolResult | Respond)]
-        assert order[:4] == [Respond, Commit, ToolResult, Respond]
-        assert [(m.name, m.state) for m in call.seen(page.ToolUsed)] == [
-            ("weather", "running"),
-            ("weather", "done"),
-        ]
-
-
-async def test_tool_of_a_dropped_answer_never_runs() -> None:
-    ran: list[dict[str, Any]] = []
-    async with scene(tool_script, CallAgent("A", tools={"weather": tool(ran)})) as call:
-        await call.ready()
-        call.line.let_play(5000)
-        await call.caller(voice=600, silence=260)
-        await call.engine.wait_for(Respond)
-        await call.caller(voice=600, silence=600)
-        await call.engine.wait_for(ToolResult)
-        await call.caller(silence=40)
-        await call.engine.wait_for(Respond, 3)
-        assert len(ran) == 1
-
-
-async def test_tool_result_that_comes_while_the_caller_speaks_is_answered_with_them() -> None:
-    go = asyncio.Event()
-
-    async def slow(_: dict[str, Any]) -> str:
-        await go.wait()
-        return "sunny"
-
-    agent = CallAgent("A", tools={"weather": Tool({"function": {"name": "weather"}}, slow)})
-    async with scene(tool_script, agent) as call:
-        await call.ready()
-        call.line.let_play(5000)
-        await call.caller(voice=600, silence=500)
-        await eventually(lambda: bool(call.seen(page.ToolUsed)), "the tool")
-        call.engine.script = echo("Both.")
-        await call.caller(voice=300)
-        go.set()
-        await call.engine.wait_for(ToolResult)
-        await call.caller(voice=300, silence=500)
-        await eventually(lambda: call.bot_text(1) == "Both.", "the answer")
-        await call.caller(silence=300)
-        assert len(call.engine.all(Respond)) == 2
 
 
 async def test_hang_up_frees_everything_in_the_middle_of_an_answer() -> None:

@@ -1,0 +1,53 @@
+"""The engine is killed in the middle of a call: the caller's question is answered all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from bot.talk import CallRecord, place_call
+from tests.e2e.server import Server, parley_server
+from tests.e2e.shop import QUESTIONS
+from tests.e2e.speakers import VOICES, say
+
+pytestmark = pytest.mark.e2e
+
+BACK_S = 60.0  # the engine loads in seconds; a busy CI machine gets room
+
+
+def engine_of(server: Server) -> int:
+    """The process id of the server's engine."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    for child in children:
+        if "model_runtime.engine" in Path(f"/proc/{child}/cmdline").read_text():
+            return int(child)
+    raise AssertionError("the server has no engine")
+
+
+def test_a_question_asked_while_the_engine_dies_is_answered_by_the_next_one(tmp_path: Path) -> None:
+    (first, first_answer), (second, second_answer) = list(QUESTIONS.items())[:2]
+    with parley_server(tmp_path / "serve.log") as server:
+
+        def on_turn(what: str) -> None:
+            if what == "asking question 2":
+                os.kill(engine_of(server), signal.SIGKILL)
+
+        async def call() -> CallRecord:
+            questions = [
+                say(first, VOICES[0]),
+                say(second, VOICES[0]),
+                say("say that again please", VOICES[0]),
+            ]
+            return await place_call(server.url, questions, answer_s=BACK_S, on_turn=on_turn)
+
+        record = asyncio.run(call())
+    notices = [message.data["text"] for message in record.messages if message.data.get("type") == "notice"]
+    assert any("being started again" in text for text in notices)
+    assert any("is back" in text for text in notices)
+    said = [turn.answer for turn in record.turns]
+    assert said[:2] == [first_answer, second_answer]
+    assert said[2] == second_answer  # what was said before the crash and after it is one conversation
