@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from model_runtime.chat import AudioSlot, Piece, Template, TextIds
 from model_runtime.tokens import SpecialTokens
-from model_runtime.training.texts import REPEAT, shop
+from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, REPEAT, shop
 
 TRANSCRIBE = "Write down what the caller says."
 GREET = "The call has just begun. Greet the caller with these words: {greeting}"
@@ -94,10 +94,12 @@ class Writer:
         if heard is not None:
             talk.slots += [(start + at, heard.index, count) for at, count in slots]
 
-    def _answer(self, talk: Conversation, answer: str, cut: int | None, ends: bool) -> None:
-        """An assistant turn that is a target, whole or its first ``cut`` groups; ``ends``.
+    def _answer(
+        self, talk: Conversation, answer: str, cut: int | None, ends: bool, weight: float = 1.0
+    ) -> None:
+        """An assistant turn that is a target, whole or its first ``cut`` groups.
 
-        Closed, for more turns follow.
+        ``ends``: closed, for more turns follow. ``weight`` of its targets.
         """
         tokens = self.tokens
         self._add(talk, self.template.opening())
@@ -106,7 +108,7 @@ class Writer:
         ids = ids if whole or cut is None else ids[: 5 * cut]
         talk.ids += ids
         talk.weights += [
-            (3.0 if at % 5 == 0 else 1.0) * (2.0 if at < 5 * OPENING_GROUPS else 1.0)
+            weight * (3.0 if at % 5 == 0 else 1.0) * (2.0 if at < 5 * OPENING_GROUPS else 1.0)
             for at in range(len(ids))
         ]
         if whole or ends:
@@ -136,7 +138,8 @@ class Writer:
                 if short
                 else None
             )
-            self._answer(talk, answer, cut, ends=not last)
+            weight = REFUSAL_WEIGHT if one.intent == REFUSE else 1.0
+            self._answer(talk, answer, cut, ends=not last, weight=weight)
             previous = answer
         return talk
 

@@ -13,11 +13,10 @@ from torch.nn import functional as F
 from model_runtime.listening.adaptor import Adaptor
 from model_runtime.listening.encoder import AudioEncoder
 from model_runtime.training.hearings import PHONES, UNKNOWN, Hearing
-from model_runtime.training.texts import REFUSE, intents
+from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, intents
 
 STATE, HEADS, LAYERS, CONTEXT, INNER, HIDDEN = 192, 4, 6, 1500, 512, 256
 LABELS = [*intents(), REFUSE]
-REFUSAL_WEIGHT = 0.4  # refused speech is far commoner than any intent: what is doubtful would all go there
 LOOKS = 4  # places the intent head may look at
 
 

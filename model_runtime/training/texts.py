@@ -19,6 +19,7 @@ DATA = Path(__file__).with_name("data")
 SHOP = Path(__file__).with_name("shop.yaml")
 WORDNET = Path("/usr/share/wordnet")  # Debian's wordnet-base: example sentences in quotation marks
 REFUSE = "refuse"  # the label of everything nano does not know
+REFUSAL_WEIGHT = 0.4  # refused speech is far commoner than any intent: what is doubtful would all go there
 REPEAT = "repeat"  # the one intent whose answer depends on the turn before
 FRAMED = 0.45  # share of questions that are said with a phrase before or after them
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
