@@ -131,20 +131,38 @@ def warped(mel: Tensor, factor: float) -> Tensor:
     return mel[:, low] + (mel[:, low + 1] - mel[:, low]) * (at - low)
 
 
+def dulled(mel: Tensor, draw: random.Random) -> Tensor:
+    """[T, 128] as a parametric synthesiser may say it: blurred over frequency or time, with less contrast."""
+    if draw.random() < 0.35:
+        side = draw.uniform(0.1, 0.9)
+        mel = mel + side * (F.pad(mel[:, 1:], (0, 1)) + F.pad(mel[:, :-1], (1, 0)) - 2 * mel) / 3
+        mel[:, [0, -1]] = mel[:, [1, -2]]  # the edges have one neighbour only
+    if draw.random() < 0.25:
+        side = draw.uniform(0.1, 0.9)
+        later, earlier = mel.roll(-1, 0), mel.roll(1, 0)
+        mel = mel + side * (later + earlier - 2 * mel) / 3
+    if draw.random() < 0.35:
+        mean = mel.mean(0)
+        mel = mean + draw.uniform(0.75, 1.1) * (mel - mean)
+    return mel
+
+
 def collate(hearings: list[Hearing], draw: random.Random | None = None) -> Batch:
-    """One batch. With ``draw``: vocal-tract warps and masked bands."""
+    """One batch. With ``draw``: duller voices, vocal-tract warps and masked bands."""
     total = max(len(h.mel) for h in hearings)
     mel = torch.zeros(len(hearings), total, 128)
     phones = torch.full((len(hearings), total // 4 + 1), UNKNOWN)
     for row, h in enumerate(hearings):
         one = torch.from_numpy(h.mel).float()
-        if draw is not None and draw.random() < 0.5:
-            one = warped(one, draw.uniform(0.88, 1.12))
-        if draw is not None and draw.random() < 0.5:
-            floor = float(one.min())
-            for _ in range(2):
-                width, at = draw.randint(0, 12), draw.randint(0, 127)
-                one[:, at : at + width] = floor
+        if draw is not None:
+            one = dulled(one, draw)
+            if draw.random() < 0.6:
+                one = warped(one, draw.uniform(0.86, 1.14))
+            if draw.random() < 0.6:
+                floor = float(one.min())
+                for _ in range(2):
+                    width, at = draw.randint(0, 14), draw.randint(0, 127)
+                    one[:, at : at + width] = floor
         mel[row, : len(one)] = one
         phones[row, : len(h.phones)] = torch.from_numpy(h.phones)
     return Batch(

@@ -26,7 +26,7 @@ from model_runtime.training.texts import Question, questions
 
 RATE = 16_000  # Hz
 BLOCK = 250  # utterances a file: what training starts with while the rest is still being spoken
-FLITE = {"rms": 0.19, "slt": 0.19, "awb": 0.19, "kal16": 0.12, "kal": 0.06}
+FLITE = {"rms": 0.2, "slt": 0.22, "awb": 0.18, "kal16": 0.2, "kal": 0.06}
 ESPEAK = ("en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
 FESTIVAL = ("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone")  # tests only

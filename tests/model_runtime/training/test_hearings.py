@@ -12,7 +12,7 @@ import torch
 from model_runtime.training import hearings, synthesise
 from model_runtime.training.augment import RATE
 from model_runtime.training.encoder import best_path
-from model_runtime.training.hearer import LABELS, Hearer, collate, hearing_losses
+from model_runtime.training.hearer import LABELS, Hearer, collate, dulled, hearing_losses
 from model_runtime.training.hearings import PHONES, UNKNOWN, Said, labelled
 from model_runtime.training.texts import Question
 
@@ -86,3 +86,13 @@ def test_utterances_come_back_as_they_were_kept(tmp_path: Path) -> None:
     assert (len(first.pcm), len(second.pcm)) == (40, 60)
     assert (second.words, second.intent, second.voice) == ("well", "refuse", "b")
     assert [tuple(phone) for phone in first.phones] == PHONED
+
+
+def test_a_dulled_voice_keeps_its_shape_and_stays_finite() -> None:
+    draw = random.Random(3)
+    mel = torch.randn(40, 128).cumsum(1)
+    for _ in range(30):
+        dull = dulled(mel.clone(), draw)
+        assert dull.shape == mel.shape
+        assert torch.isfinite(dull).all()
+        assert float((dull - mel).abs().mean()) < float(mel.std())
