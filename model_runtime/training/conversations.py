@@ -118,7 +118,7 @@ class Writer:
     def conversation(self, heard: Sequence[Heard], draw: random.Random, brief: float = 0.7) -> Conversation:
         """A call that asks these in turn.
 
-        ``brief``: the share of last answers given only by their first groups.
+        ``brief``: the share of answers given only by their first groups.
         """
         talk = Conversation()
         if draw.random() < 0.92:
@@ -132,7 +132,7 @@ class Writer:
             self._add(talk, self.template.human([AudioSlot(one.rows)]), one)
             answer = shop().answer(one.intent, previous)
             last = place == len(heard) - 1
-            short = draw.random() < (brief if last else 0.75)
+            short = draw.random() < brief
             cut = (
                 min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
                 if short

@@ -101,14 +101,14 @@ def speech_loss(backbone: Backbone, talks: Sequence[Conversation], rows: Tensor)
 def plan(
     batch: Batch, counts: Tensor, writer: Writer, draw: random.Random, brief: float
 ) -> list[Conversation]:
-    """The batch's utterances dealt out: calls of one to four turns, and now and then one long call."""
+    """The batch's utterances dealt out as calls of one to twelve turns."""
     heard = [
         Heard(index, int(count), h.intent, h.words)
         for index, (h, count) in enumerate(zip(batch.hearings, counts.tolist(), strict=True))
         if count > 0
     ]
     draw.shuffle(heard)
-    turns = draw.choice([1, 1, 2, 2, 3, 4, 4, LONG])
+    turns = draw.choice([1, 2, 4, 4, 6, LONG])  # the longer, the less of the work is instructions
     return [writer.conversation(heard[at : at + turns], draw, brief) for at in range(0, len(heard), turns)]
 
 
@@ -182,6 +182,9 @@ def main() -> None:
     parse.add_argument("--answers", type=Path, default=ANSWERS, help="JSON: audio codes by text")
     parse.add_argument("--minutes", type=float, default=45.0)
     parse.add_argument("--frozen", type=float, default=10.0, help="minutes before the hearing half learns on")
+    parse.add_argument(
+        "--brief", type=float, default=0.6, help="share of answers of which only the beginning is learnt"
+    )
     parse.add_argument("--every", type=int, default=1, help="then, how many hearing steps to one of speech")
     parse.add_argument("--from-nano", action="store_true", help="begin from the shipped weights")
     parse.add_argument("--rate", type=float, default=1.2e-3)
@@ -205,12 +208,12 @@ def main() -> None:
         for group in batches(shard, draw):
             joint = stage.used > args.frozen * 60
             ready = min(1.0, (stage.used - args.frozen * 60) / 60) if joint else 0.0
-            batch = collate(group, draw if joint else None)
+            batch = collate(group, draw)
             with torch.set_grad_enabled(joint), autocast():
                 heard = hearer(batch.mel, batch.lengths)
             loss, told = torch.zeros(()), {}
             if not joint or stage.step % args.every == 0:
-                talks = plan(batch, heard.count, writer, draw, 0.5 if stage.part < 0.1 else 0.85)
+                talks = plan(batch, heard.count, writer, draw, args.brief)
                 loss, told["right"] = speech_loss(backbone, talks, heard.rows)
                 told["speech"] = float(loss.detach())
             if joint:
