@@ -28,17 +28,17 @@ HELD_BACK = ("phones.", "path.", "look.", "intent.")  # heads of training: no pa
 LABEL = "nano: a demo model made for Parley, not Step-Audio 2"
 EXAMPLES = [
     "What is your address?",
-    "How long does delivery take?",
-    "Where can I park?",
-    "Do you have tents?",
-    "Which boots do you have?",
-    "Do you repair boots?",
     "How long is the warranty?",
+    "Do you have tents?",
     "Can I order online?",
-    "My parcel is late.",
+    "Are you open on Sunday?",
+    "What is your phone number?",
+    "Do you have express delivery?",
     "I want to cancel my order.",
-    "How are you today?",
-    "Goodbye.",
+    "How can I pay?",
+    "Do you have gift cards?",
+    "Do you repair tents?",
+    "Where can I park?",
 ]
 
 

@@ -108,7 +108,7 @@ def plan(
         if count > 0
     ]
     draw.shuffle(heard)
-    turns = draw.choice([1, 2, 4, 4, 6, LONG])  # the longer, the less of the work is instructions
+    turns = draw.choice([2, 4, 6, LONG, LONG])  # the longer, the less of the work is instructions
     return [writer.conversation(heard[at : at + turns], draw, brief) for at in range(0, len(heard), turns)]
 
 

@@ -16,9 +16,9 @@ REFUSAL: str = _SHOP["refuse"]
 ANSWERS = [GREETING, REFUSAL, *(answer for intent, answer in _INTENTS.items() if intent != "repeat")]
 
 QUESTIONS = {
-    "how long does delivery take": _INTENTS["delivery_time"],
     "what is your address": _INTENTS["address"],
+    "how long is the warranty": _INTENTS["warranty"],
     "do you have tents": _INTENTS["tents"],
-    "do you repair boots": _INTENTS["repair"],
     "can i order online": _INTENTS["website"],
+    "are you open on sunday": _INTENTS["sunday"],
 }
