@@ -52,6 +52,8 @@ async def test_what_was_said_while_the_engine_was_away_is_answered_when_it_is_ba
         await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
         await call.line.voice(600)
         await call.line.silence(700)
+        recent = call.call._stage.dialogue._recent
+        await eventually(lambda: recent.end >= call.line.said, "the caller's audio")
         await call.engine.start()
         await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
         await call.caller(silence=100)
