@@ -42,13 +42,12 @@ OPENING_GROUPS = 3  # where an answer is decided: weighted more
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One thing heard: its place in the batch of audio rows, how many rows it has, its intent and words."""
+class HeardTurn:
+    """One thing heard: its place in the batch of audio rows, how many rows it has, and its intent."""
 
     index: int
     rows: int
     intent: str
-    words: str
 
 
 @dataclass
@@ -86,7 +85,7 @@ class Writer:
         audio += [tokens.audio_pad] * (4 * groups - len(audio))
         return [slot for g in range(groups) for slot in (text[g], *audio[4 * g : 4 * g + 4])]
 
-    def _add(self, talk: Conversation, pieces: Sequence[Piece], heard: Heard | None = None) -> None:
+    def _add(self, talk: Conversation, pieces: Sequence[Piece], heard: HeardTurn | None = None) -> None:
         ids, slots = self.template.lay_out(pieces)
         start = len(talk.ids)
         talk.ids += ids
@@ -115,7 +114,9 @@ class Writer:
             talk.ids += [tokens.tts_end, tokens.eot]
             talk.weights += [1.0, 1.0] if whole else [0.0, 0.0]
 
-    def conversation(self, heard: Sequence[Heard], draw: random.Random, brief: float = 0.7) -> Conversation:
+    def conversation(
+        self, heard: Sequence[HeardTurn], draw: random.Random, brief: float = 0.7
+    ) -> Conversation:
         """A call that asks these in turn.
 
         ``brief``: the share of answers given only by their first groups.
@@ -143,18 +144,7 @@ class Writer:
             previous = answer
         return talk
 
-    def transcription(self, heard: Heard) -> Conversation:
-        """The task of writing down what was said."""
-        talk = Conversation()
-        self._add(talk, self.template.system(TRANSCRIBE))
-        self._add(talk, self.template.human([AudioSlot(heard.rows)]), heard)
-        self._add(talk, self.template.opening(speech=False))
-        ids = [*self.encode(heard.words), self.tokens.eot]
-        talk.ids += ids
-        talk.weights += [1.0] * len(ids)
-        return talk
-
-    def prompt(self, heard: Heard, instructions: str = BLUEBIRD, greeted: bool = True) -> Conversation:
+    def prompt(self, heard: HeardTurn, instructions: str = BLUEBIRD, greeted: bool = True) -> Conversation:
         """What the engine builds before the first answer: nothing in it is a target."""
         talk = Conversation()
         self._add(talk, self.template.system(instructions))
@@ -166,4 +156,4 @@ class Writer:
         return talk
 
 
-__all__ = ["BLUEBIRD", "TRANSCRIBE", "Conversation", "Heard", "TextIds", "Writer"]
+__all__ = ["BLUEBIRD", "TRANSCRIBE", "Conversation", "HeardTurn", "TextIds", "Writer"]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model_runtime.training.hearer import LABELS, Hearer, collate, hearing_losses
 from model_runtime.training.hearings import Hearing, Said, heard_on_the_test_line, read, shards
+from model_runtime.training.judge import distance
 from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSE
 
@@ -47,16 +48,6 @@ def best_path(scores: Tensor, count: int) -> list[int]:
     return [code - 1 for code, before in zip(path, [0, *path], strict=False) if code and code != before]
 
 
-def errors(truth: list[int], told: list[int]) -> int:
-    """Items inserted, deleted and replaced."""
-    row = list(range(len(told) + 1))
-    for i, item in enumerate(truth, 1):
-        before, row[0] = row[0], i
-        for j, other in enumerate(told, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (item != other))
-    return row[-1]
-
-
 @torch.no_grad()
 def examine(model: Hearer, said: list[Said], noisy: bool, seed: int = 5) -> dict[str, float]:
     """Accuracy of the intent head on questions and on the rest, and the error rate of the phones."""
@@ -70,7 +61,7 @@ def examine(model: Hearer, said: list[Said], noisy: bool, seed: int = 5) -> dict
         for row, h in enumerate(group):
             guess = LABELS[int(heard.intent[row].argmax())]
             right[h.intent == REFUSE].append(guess == h.intent)
-            wrong += errors(h.path, best_path(heard.path[row].float(), int(heard.frames[row])))
+            wrong += distance(h.path, best_path(heard.path[row].float(), int(heard.frames[row])))
             phones += len(h.path)
     mean = {refused: sum(hits) / max(1, len(hits)) for refused, hits in right.items()}
     return {

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model_runtime.training.conversations import TRANSCRIBE
-from model_runtime.training.encoder import HELD
+from model_runtime.training.encoder import HELD, NANO
 from model_runtime.training.hearer import CONTEXT, HEADS, HIDDEN, LAYERS, STATE
-from model_runtime.training.language_model import FEED_FORWARD, KV_HEADS, NANO, POSITIONS
+from model_runtime.training.language_model import FEED_FORWARD, KV_HEADS, POSITIONS
 from model_runtime.training.language_model import HEADS as LM_HEADS
 from model_runtime.training.language_model import LAYERS as LM_LAYERS
 

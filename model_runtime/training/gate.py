@@ -30,12 +30,12 @@ from model_runtime.interleave import Code, Group, SpeechEnd
 from model_runtime.model import SpeechModel
 from model_runtime.protocol import OUTPUT_RATE
 from model_runtime.training.conversations import BLUEBIRD, GREET
+from model_runtime.training.encoder import NANO
 from model_runtime.training.hearings import over_the_test_line
 from model_runtime.training.judge import nearest, recognise
 from model_runtime.training.synthesise import FESTIVAL, Voice, speak
 from model_runtime.training.texts import Question, intents, negative, question, shop
 
-NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
 GOALS = {"known": 0.95, "refused": 0.8}
 LONGEST = 60  # groups: nano's longest answer has 27
 KINDS = ("known", "new", "refused")

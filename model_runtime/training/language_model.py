@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model_runtime.thinking.backbone import Backbone, BackboneConfig
-from model_runtime.training.conversations import Conversation, Heard, Writer
-from model_runtime.training.encoder import WEIGHTS, batches, examine
+from model_runtime.training.conversations import Conversation, HeardTurn, Writer
+from model_runtime.training.encoder import NANO, WEIGHTS, batches, examine
 from model_runtime.training.hearer import HIDDEN, Batch, Hearer, collate, hearing_losses
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
 from model_runtime.training.stage import Stage, autocast
@@ -30,7 +30,6 @@ LAYERS, HEADS, KV_HEADS, FEED_FORWARD, POSITIONS = 5, 4, 2, 640, 2560  # half of
 DECIDED = 8  # groups after which an answer is told from every other by its text
 LONG = 12  # turns of a long call: what the engine keeps before it lets the oldest go
 EXAMINE_S = 400.0
-NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
 ANSWERS = Path(__file__).with_name("runs") / "answers.json"
 
 
@@ -103,7 +102,7 @@ def plan(
 ) -> list[Conversation]:
     """The batch's utterances dealt out as calls of one to twelve turns."""
     heard = [
-        Heard(index, int(count), h.intent, h.words)
+        HeardTurn(index, int(count), h.intent)
         for index, (h, count) in enumerate(zip(batch.hearings, counts.tolist(), strict=True))
         if count > 0
     ]
@@ -153,7 +152,7 @@ def interview(
         batch = collate([heard_on_the_test_line(one, draw, noisy)])
         heard = hearer(batch.mel, batch.lengths)
         greeted = number % 2 == 0
-        talk = writer.prompt(Heard(0, int(heard.count[0]), one.intent, one.words), greeted=greeted)
+        talk = writer.prompt(HeardTurn(0, int(heard.count[0]), one.intent), greeted=greeted)
         wanted = shop().answer(one.intent, shop().greeting if greeted else "")
         groups = min(DECIDED, len(writer.encode(wanted)))
         ids = answered(backbone, talk, heard.rows, [writer.tokens.tts_end, writer.tokens.eot], 5 * groups)
