@@ -19,7 +19,7 @@ from model_runtime.protocol import OUTPUT_RATE, Done, Speech, ToolCall
 from pipeline.conversation import Exchange
 from pipeline.engine_client import EngineClient
 from pipeline.ledger import Ledger
-from pipeline.turns import Span
+from pipeline.turns import Speculate
 
 
 @dataclass
@@ -28,8 +28,8 @@ class Answer:
 
     turn: int
     client: EngineClient  # the session it is made in: a later session knows nothing of it
+    asked: Speculate  # what it answers
     to_voice: bool  # answers the caller's speech, not a prompt
-    spans: tuple[Span, ...] = ()  # what it answers, on the call's clock
     caller_ended: float = 0.0  # when the caller's last voiced sample arrived, in the stage's clock (s)
     may_speak: bool = False
     started: bool = False  # frames of it have gone to the output

@@ -39,7 +39,6 @@ from pipeline.conversation import Conversation
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.recent import RecentAudio
 from pipeline.segmenter import Segmenter, SpeechStart
-from pipeline.session_clock import SessionClock
 from pipeline.tool_runner import run_tool
 from pipeline.turns import (
     Action,
@@ -109,10 +108,9 @@ class Dialogue:
         self._segmenter = Segmenter(settings.segmenter)
         self._turns = Turns(settings.turns)
         self._recent = RecentAudio(RECENT_S * INPUT_RATE)
-        self._unanswered = b""  # what the caller said and no engine lived to answer
-        self._asks_again = False  # that is to be answered before anything else
+        self._unanswered: Speculate | None = None  # what the caller said and no engine lived to answer
         self._client: EngineClient | None = None
-        self._session_clock = SessionClock()
+        self._session_start = 0  # where on the call's clock the engine session's clock is 0
         self._answer: Answer | None = None
         self._prompt: str | None = None  # waits for the floor to be free; "" answers the history as it stands
 
@@ -159,21 +157,22 @@ class Dialogue:
                 await self._stop_answer(answer, broadcast)
 
     def _speculate(self, action: Speculate) -> None:
-        spans = self._session_clock.spans(action.spans)
-        client = self._client
-        if client is None or 2 * _length(spans) < _length(action.spans):
-            # The engine is away, or was for most of what the caller said; the page has said so.
-            self._unanswered = self._recent.cut(action.spans)
+        # A prompt is answered together with what was lost before it: the same history, one answer.
+        asked = action if action.spans or self._unanswered is None else self._unanswered
+        begun, client = self._session_start, self._client
+        if client is None and asked.spans:
+            self._unanswered = asked
+        spans = [(max(start, begun) - begun, end - begun) for start, end in asked.spans if end > begun]
+        if client is None or 2 * _length(spans) < _length(asked.spans):
+            # The engine is away, or has been for so long that most of what was said is forgotten.
             self._turns.handle(Finished(action.turn))
             return
-        if not action.spans and self._asks_again:
-            spans = [(0, self._session_clock.again)]
-        since_ended = (self._recent.end - action.ended_at) / INPUT_RATE
+        since_ended = (self._recent.end - asked.ended_at) / INPUT_RATE
         self._answer = Answer(
             turn=action.turn,
             client=client,
+            asked=asked,
             to_voice=bool(spans),
-            spans=action.spans,
             caller_ended=(self.last_audio_at or 0.0) - since_ended,
         )
         text = "" if spans else (self._prompt or "")
@@ -183,7 +182,7 @@ class Dialogue:
     async def _speak(self, answer: Answer) -> None:
         if answer.to_voice:
             self._prompt = None  # this answer sees what the prompt was about
-            self._asks_again, self._unanswered = False, b""
+            self._unanswered = None
         frames = answer.release()
         if answer.transcript is not None:
             await self._tell_transcript(answer.turn, answer.transcript)
@@ -223,11 +222,11 @@ class Dialogue:
         """``SessionListener``: say whom the caller talks to, and greet."""
         async with self._lock:
             self._client = client
-            self._session_clock.begin(self._recent.end, again=len(self._unanswered) // 2)
-            self._asks_again = bool(self._unanswered)
-            if self._asks_again:
+            self._session_start = self._recent.begin
+            if self._recent.pcm:
+                self._send(Audio(self._recent.pcm))
+            if self._unanswered is not None:
                 self._prompt = ""
-                self._send(Audio(self._unanswered))
             elif self._agent.greeting and not any(not one.interrupted for one in self.conversation.exchanges):
                 self._prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
             opened = client.opened
@@ -250,10 +249,9 @@ class Dialogue:
         async with self._lock:
             self._client = None
             self._turns.handle(Reset())
-            self._asks_again = False
             if (answer := self._answer) is not None:
                 if answer.to_voice and not answer.ledger.heard_groups:
-                    self._unanswered = self._unanswered or self._recent.cut(answer.spans)
+                    self._unanswered = answer.asked
                     await self._withdraw(answer)
                 else:
                     await self._stop_answer(answer)
