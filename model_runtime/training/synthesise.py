@@ -1,6 +1,6 @@
 """Questions spoken by synthesisers: ``python -m model_runtime.training.synthesise --out DIR --count 12000``.
 
-Training voices are flite's five and espeak-ng's English ones (a tenth). Resampling moves their formants
+Training voices are flite's five and espeak-ng's English ones (a fifth). Resampling moves their formants
 well beyond the natural range while the engines' own pitch and duration settings put pitch and pace
 elsewhere, so that ten recorded speakers stand for many. Festival is another engine and is heard in tests
 only; mbrola is never used.
@@ -28,7 +28,14 @@ RATE = 16_000  # Hz
 BLOCK = 250  # utterances a file: what training starts with while the rest is still being spoken
 FLITE = {"rms": 0.2, "slt": 0.22, "awb": 0.18, "kal16": 0.2, "kal": 0.06}
 ESPEAK = ("en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc")
-VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
+VARIANTS = (
+    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2",
+    "klatt3", "klatt4", "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Gene", "Jacky", "Lee",
+    "Mario", "Michael", "Mike", "adam", "announcer", "antonio", "aunty", "belinda", "benjamin", "boris",
+    "caleb", "david", "ed", "edward", "grandma", "grandpa", "iven", "john", "linda", "max", "michel",
+    "norbert", "pablo", "paul", "quincy", "rob", "robert", "sandro", "shelby", "steph", "travis",
+    "victor", "zac",
+)  # fmt: skip
 FESTIVAL = ("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone")  # tests only
 STRAY_S = 0.06  # a timing must agree with the length of the sound this well to be believed
 Pcm = npt.NDArray[np.int16]
@@ -55,7 +62,7 @@ def training_voice(draw: random.Random) -> Voice:
     formant = draw.uniform(0.84, 1.2) if warped else 1.0
     pitch = draw.uniform(0.7, 1.45) if warped else draw.uniform(0.95, 1.05)
     pace = draw.uniform(0.78, 1.3)
-    if draw.random() < 0.1:
+    if draw.random() < 0.2:
         return Voice("espeak-ng", f"{draw.choice(ESPEAK)}+{draw.choice(VARIANTS)}", formant, pitch, pace)
     name = draw.choices(list(FLITE), list(FLITE.values()))[0]
     return Voice("flite", name, formant, pitch, pace)
