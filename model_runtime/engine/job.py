@@ -20,7 +20,7 @@ class Purpose(enum.Enum):
 class Job:
     """``op`` is what has to be done next, ``None`` before the start and after the end.
 
-    ``since``: when it was asked for.
+    ``since``: when it was asked for. ``away``: ``op`` is being done on another thread.
     """
 
     def __init__(self, work: Work[None], purpose: Purpose, since: float, turn: int = -1) -> None:
@@ -30,6 +30,7 @@ class Job:
         self.turn = turn
         self.op: Op | None = None
         self.done = False
+        self.away = False
         self._work = work
         self._started = False
 

@@ -25,15 +25,28 @@ class Pace:
         self.active = 0
         self._work = GUESS * GUESS_WEIGHT
         self._speech = GUESS_WEIGHT
+        self._at_work = 0
+        self._marked = 0.0
 
     @property
     def cost(self) -> float:
         """Seconds of work for a second of speech, of late."""
         return self._work / self._speech
 
-    def worked(self, seconds: float) -> None:
-        """Time spent on a response."""
-        self._work += seconds
+    def begin(self, now: float) -> None:
+        """Work on a response begins, perhaps beside other such work: that time counts once."""
+        self._mark(now)
+        self._at_work += 1
+
+    def end(self, now: float) -> None:
+        """It has ended."""
+        self._mark(now)
+        self._at_work -= 1
+
+    def _mark(self, now: float) -> None:
+        if self._at_work:
+            self._work += now - self._marked
+        self._marked = now
 
     def made(self, seconds: float) -> None:
         """Speech that came of it."""

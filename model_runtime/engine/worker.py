@@ -1,6 +1,7 @@
-"""The one thread that owns the model:
+"""The one thread that owns the sessions and the language model:
 
-it takes messages, does one unit of work, and looks at its messages again.
+it takes messages, does one unit of work, and looks at its messages again. Speech is rendered on a second
+thread (``beside``), whose results come back as messages too.
 
 The event loop never waits for the model and the model never waits for the network. Between two units every
 message that has arrived is taken, so a cancel is obeyed within one unit.
@@ -14,15 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from model_runtime.engine import scheduler
+from model_runtime.engine.beside import Beside
 from model_runtime.engine.job import Job, Purpose
 from model_runtime.engine.kit import Kit
-from model_runtime.engine.ops import Decode, Op
+from model_runtime.engine.ops import Decode, Op, Vocode
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.session import Session
 from model_runtime.protocol import ClientMessage, EngineMessage, Error, Open
@@ -118,8 +120,12 @@ class Worker:
             with torch.inference_mode():
                 kit = self._load()
                 self._kit = kit
+                self._beside = Beside(lambda op: kit.execute(op))
                 self.ready.set_result(kit)
-                self._serve()
+                try:
+                    self._serve()
+                finally:
+                    self._beside.stop()
             self.ended.set_result(None)
         except BaseException as error:
             # Whoever waits for the worker must learn of its end, whatever ended it.
@@ -157,8 +163,9 @@ class Worker:
         for port, session in self._sessions.items():
             if not port.stalled:
                 for job, due in session.waiting(now):
-                    piece = Piece(port, session, job)
-                    yield scheduler.Candidate(piece, due, job.since, session.served)
+                    if not job.away and not (self._beside.busy and isinstance(job.op, Vocode)):
+                        piece = Piece(port, session, job)
+                        yield scheduler.Candidate(piece, due, job.since, session.served)
 
     def _company(self, chosen: Piece) -> list[Piece]:
         """The chosen piece, and those that can be done in one step with it: each decodes one id."""
@@ -174,12 +181,34 @@ class Worker:
 
     def _work(self, pieces: list[Piece]) -> None:
         """One unit of work, for one session or one for each of several."""
-        begun = self._clock()
+        job = pieces[0].job
+        if isinstance(job.op, Vocode):
+            self._send_beside(pieces[0], job.op)
+            return
+        responses = any(piece.job.purpose is Purpose.RESPONSE for piece in pieces)
+        if responses:
+            self._kit.pace.begin(self._clock())
         scores = self._decode(pieces) if len(pieces) > 1 else None
         for at, piece in enumerate(pieces):
-            self._step(piece, None if scores is None else scores[at])
-        if any(piece.job.purpose is Purpose.RESPONSE for piece in pieces):
-            self._kit.pace.worked(self._clock() - begun)
+            self._step(piece, self._kit.execute if scores is None else _drawn_from(scores[at]))
+        if responses:
+            self._kit.pace.end(self._clock())
+
+    def _send_beside(self, piece: Piece, op: Vocode) -> None:
+        """Have speech rendered; the job goes on when its sound is there, if it is still wanted then."""
+
+        def returned(result: Future[Any]) -> None:
+            self._inbox.put(lambda: self._back(piece, op, result))
+
+        piece.job.away = True
+        self._kit.pace.begin(self._clock())
+        self._beside.begin(op, returned)
+
+    def _back(self, piece: Piece, op: Vocode, result: Future[Any]) -> None:
+        self._beside.busy = piece.job.away = False
+        self._kit.pace.end(self._clock())
+        if piece.job.op is op:  # else it was closed meanwhile
+            self._step(piece, lambda _: result.result())
 
     def _decode(self, pieces: list[Piece]) -> list[Tensor] | None:
         """The scores of a step of several sessions; ``None`` if it failed, and each is to be tried alone."""
@@ -191,15 +220,13 @@ class Worker:
             log.exception("fault in a step of %d sessions: each goes on alone", len(pieces))
             return None
 
-    def _step(self, piece: Piece, scores: Tensor | None) -> None:
-        """One unit of one session, its scores perhaps computed already. A fault in it is that session's
-        alone.
-        """
+    def _step(self, piece: Piece, execute: Callable[[Op], Any]) -> None:
+        """One unit of one session. A fault in it is that session's alone."""
         session, job = piece.session, piece.job
         self._served += 1
         session.served = self._served
         try:
-            job.step(self._kit.execute if scores is None else _drawn_from(scores))
+            job.step(execute)
             session.stepped(job)
         except Refusal as refusal:
             session.abandon(job, refusal.error)

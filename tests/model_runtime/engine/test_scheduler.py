@@ -71,8 +71,9 @@ def test_calls_that_begin_together_share_one_device_without_a_gap() -> None:
         chosen = pick(due)
         assert chosen is not None
         served[chosen] = count
+        pace.begin(now)
         now += 0.03
-        pace.worked(0.03)
+        pace.end(now)
         pace.made(0.2)
         until = playing[chosen]
         if until is not None:
@@ -99,8 +100,20 @@ def test_a_call_alone_on_a_quick_machine_is_never_held_back() -> None:
 
 def test_a_call_on_a_slow_machine_begins_with_more() -> None:
     pace = Pace()
-    pace.worked(20.0)
+    pace.begin(0.0)
+    pace.end(20.0)
     pace.made(30.0)
     with pace.one_more():
         assert not pace.lasts(0.24, 0.6)
         assert pace.lasts(0.9, 1.0)
+
+
+def test_work_done_side_by_side_counts_once() -> None:
+    pace = Pace()
+    for at, (begins, ends) in enumerate(((0.0, 2.0), (5.0, 8.0))):
+        pace.begin(begins)
+        pace.begin(begins + 1.0)
+        pace.made(5.0)
+        pace.end(ends)
+        pace.end(ends + 0.5)
+        assert pace.cost == pytest.approx((0.1 + (2.5, 6.0)[at]) / (6.0, 11.0)[at])
