@@ -19,7 +19,6 @@ from model_runtime.chat import AudioSlot, Piece, Template, TextIds
 from model_runtime.tokens import SpecialTokens
 from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, REPEAT, shop
 
-TRANSCRIBE = "Write down what the caller says."
 GREET = "The call has just begun. Greet the caller with these words: {greeting}"
 BLUEBIRD = (
     "You are the voice assistant of Bluebird Outdoor, a shop for tents, boots and backpacks. You are on the "
@@ -39,6 +38,7 @@ INSTRUCTIONS = [
     "gear. Keep it short. Never make things up.",
 ]
 OPENING_GROUPS = 3  # where an answer is decided: weighted more
+DECIDED_GROUPS = 2  # of an answer that is only to be decided
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,15 @@ class HeardTurn:
 
 @dataclass
 class Conversation:
-    """``ids``; ``weights`` of predicting each of them; ``slots`` as (position, index in the batch, rows)."""
+    """``ids``; ``weights`` of predicting each of them; ``slots`` as (position, index in the batch, rows).
+
+    ``asked``: where the answers begin (the position of ``<tts_start>``), and the intents they answer.
+    """
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     slots: list[tuple[int, int, int]] = field(default_factory=list)
+    asked: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Writer:
@@ -95,13 +99,14 @@ class Writer:
 
     def _answer(
         self, talk: Conversation, answer: str, cut: int | None, ends: bool, weight: float = 1.0
-    ) -> None:
+    ) -> int:
         """An assistant turn that is a target, whole or its first ``cut`` groups.
 
-        ``ends``: closed, for more turns follow. ``weight`` of its targets.
+        ``ends``: closed, for more turns follow. ``weight`` of its targets. Returns where it begins.
         """
         tokens = self.tokens
         self._add(talk, self.template.opening())
+        begun = len(talk.ids) - 1
         ids = self.spoken(answer)
         whole = cut is None or 5 * cut >= len(ids)
         ids = ids if whole or cut is None else ids[: 5 * cut]
@@ -113,13 +118,15 @@ class Writer:
         if whole or ends:
             talk.ids += [tokens.tts_end, tokens.eot]
             talk.weights += [1.0, 1.0] if whole else [0.0, 0.0]
+        return begun
 
     def conversation(
-        self, heard: Sequence[HeardTurn], draw: random.Random, brief: float = 0.7
+        self, heard: Sequence[HeardTurn], draw: random.Random, decides: bool = False
     ) -> Conversation:
         """A call that asks these in turn.
 
-        ``brief``: the share of answers given only by their first groups.
+        ``decides``: only the first groups of each answer are given, which say which answer it is. Otherwise
+        half of them are whole, and the rest cut anywhere.
         """
         talk = Conversation()
         if draw.random() < 0.92:
@@ -128,19 +135,19 @@ class Writer:
         if draw.random() < 0.6:
             previous = shop().greeting
             self._add(talk, self.template.human(text=GREET.format(greeting=previous)))
-            self._answer(talk, previous, draw.choice([None, 0, 2, 5, 9]), ends=True)
+            self._answer(talk, previous, draw.choice([0, 2] if decides else [None, None, 0, 5, 9]), ends=True)
         for place, one in enumerate(heard):
             self._add(talk, self.template.human([AudioSlot(one.rows)]), one)
             answer = shop().answer(one.intent, previous)
             last = place == len(heard) - 1
-            short = draw.random() < brief
-            cut = (
-                min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
-                if short
-                else None
-            )
+            cut = None
+            if decides:
+                cut = DECIDED_GROUPS if one.intent != REPEAT else DECIDED_GROUPS + 1
+            elif draw.random() < 0.5:
+                cut = min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
             weight = REFUSAL_WEIGHT if one.intent == REFUSE else 1.0
-            self._answer(talk, answer, cut, ends=not last, weight=weight)
+            begun = self._answer(talk, answer, cut, ends=not last, weight=weight)
+            talk.asked.append((begun, one.intent))
             previous = answer
         return talk
 
@@ -156,4 +163,4 @@ class Writer:
         return talk
 
 
-__all__ = ["BLUEBIRD", "TRANSCRIBE", "Conversation", "HeardTurn", "TextIds", "Writer"]
+__all__ = ["BLUEBIRD", "Conversation", "HeardTurn", "TextIds", "Writer"]

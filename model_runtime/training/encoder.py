@@ -24,7 +24,7 @@ from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSE
 
 FRAMES = 2600  # mel frames a batch and process, ten questions or so: many small steps learn faster here
-WEIGHTS = {"frames": 1.0, "path": 0.3, "intent": 1.0, "mean_intent": 0.5}
+WEIGHTS = {"frames": 1.0, "path": 0.3, "intent": 0.7, "mean_intent": 1.0}
 EXAMINE_S = 420.0
 NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
 HELD = Path(__file__).with_name("runs") / "heads.safetensors"

@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model_runtime.training.conversations import TRANSCRIBE
 from model_runtime.training.encoder import HELD, NANO
 from model_runtime.training.hearer import CONTEXT, HEADS, HIDDEN, LAYERS, STATE
 from model_runtime.training.language_model import FEED_FORWARD, KV_HEADS, POSITIONS
@@ -25,6 +24,7 @@ from model_runtime.training.language_model import HEADS as LM_HEADS
 from model_runtime.training.language_model import LAYERS as LM_LAYERS
 
 HELD_BACK = ("phones.", "path.", "look.", "intent.")  # heads of training: no part of a checkpoint
+BACKBONE = "backbone."
 LABEL = "nano: a demo model made for Parley, not Step-Audio 2"
 EXAMPLES = [
     "What is your address?",
@@ -81,7 +81,7 @@ def config(vocabulary: int, eot: int, end_of_text: int) -> dict[str, Any]:
     }
 
 
-def card(transcribes: bool, flow_steps: int, temperature: float) -> dict[str, Any]:
+def card(flow_steps: int, temperature: float) -> dict[str, Any]:
     """parley.json: what nano is, and how it likes to be run."""
     return {
         "card": {
@@ -89,8 +89,7 @@ def card(transcribes: bool, flow_steps: int, temperature: float) -> dict[str, An
             "label": LABEL,
             "default_voice": "rms",
             "examples": EXAMPLES,
-            "transcribes": transcribes,
-            "transcribe_instructions": TRANSCRIBE,
+            "transcribes": False,  # it was never taught to write down what it hears
             "sampling": {
                 "temperature": temperature,
                 "top_p": 0.9,
@@ -105,27 +104,30 @@ def card(transcribes: bool, flow_steps: int, temperature: float) -> dict[str, An
     }
 
 
-def named(hearer: dict[str, Tensor], backbone: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors by their published names, float16. The heads the encoder was taught with stay behind."""
-    kept = {name: weight for name, weight in hearer.items() if name.startswith(("encoder.", "adapter."))}
-    return {name: weight.to(torch.float16).contiguous() for name, weight in {**kept, **backbone}.items()}
+def named(ears: dict[str, Tensor], mind: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors by their published names, float16. The heads the halves were taught by stay behind."""
+    half = {name: weight for name, weight in ears.items() if name.startswith(("encoder.", "adapter."))}
+    half |= {
+        name.removeprefix(BACKBONE): weight for name, weight in mind.items() if name.startswith(BACKBONE)
+    }
+    return {name: weight.to(torch.float16).contiguous() for name, weight in half.items()}
 
 
 def main() -> None:
     """Command line."""
     parse = argparse.ArgumentParser(description=__doc__)
-    parse.add_argument("--work", type=Path, required=True, help="holds language_model.pt")
+    parse.add_argument("--work", type=Path, required=True, help="holds encoder.pt and language_model.pt")
     parse.add_argument("--out", type=Path, default=NANO)
     parse.add_argument("--heads", type=Path, default=HELD, help="keeps the heads the ears were taught by")
-    parse.add_argument("--transcribes", action="store_true", help="only if its transcripts are worth reading")
     parse.add_argument("--flow-steps", type=int, default=2, help="0: the published ten")
     parse.add_argument("--temperature", type=float, default=0.0)
     args = parse.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(NANO / "tokenizer.json"))
-    state = torch.load(args.work / "language_model.pt", weights_only=True)["averages"]
-    tensors = named(state["hearer"], state["backbone"])
-    heads = {name: weight for name, weight in state["hearer"].items() if name.startswith(HELD_BACK)}
+    ears = torch.load(args.work / "encoder.pt", weights_only=True)["averages"]["hearer"]
+    mind = torch.load(args.work / "language_model.pt", weights_only=True)["averages"]["mind"]
+    tensors = named(ears, mind)
+    heads = {name: weight for name, weight in ears.items() if name.startswith(HELD_BACK)}
     save_file({name: weight.contiguous() for name, weight in heads.items()}, args.heads)
     save_file(tensors, args.out / "model.safetensors", metadata={"format": "pt"})
     eot, end = tokenizer.token_to_id("<|EOT|>"), tokenizer.token_to_id("<|endoftext|>")
@@ -133,7 +135,7 @@ def main() -> None:
     assert end is not None
     described = config(tokenizer.get_vocab_size(), eot, end)
     (args.out / "config.json").write_text(json.dumps(described, indent=1) + "\n")
-    carded = card(args.transcribes, args.flow_steps, args.temperature)
+    carded = card(args.flow_steps, args.temperature)
     (args.out / "parley.json").write_text(json.dumps(carded, indent=1) + "\n")
     size = (args.out / "model.safetensors").stat().st_size / 1e6
     print(f"{len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} numbers, {size:.1f} MB")

@@ -17,6 +17,7 @@ from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, intents
 
 STATE, HEADS, LAYERS, CONTEXT, INNER, HIDDEN = 192, 4, 6, 1500, 512, 256
 LABELS = [*intents(), REFUSE]
+SIZE = 0.5  # root mean square of an embedding of the fresh backbone, and about that of the rows
 LOOKS = 4  # places the intent head may look at
 
 
@@ -59,11 +60,14 @@ class Hearer(nn.Module):
         rows, count = self.adapter(states * valid[..., None], frames)
         rows = rows.float()
         inside = (torch.arange(rows.shape[1]) < count[:, None])[..., None]
-        weight = self.look(rows).float().masked_fill(~inside, -1e4).softmax(1)  # [B, N, looks]
-        looked = torch.einsum("bnk,bnh->bkh", weight, rows).flatten(1)
+        # As the backbone sees them, which normalises each row before it attends: what is told by a row's size
+        # alone is lost on it.
+        seen = SIZE * F.rms_norm(rows, (HIDDEN,))
+        weight = self.look(seen).float().masked_fill(~inside, -1e4).softmax(1)  # [B, N, looks]
+        looked = torch.einsum("bnk,bnh->bkh", weight, seen).flatten(1)
         # A backbone that attends evenly, as a fresh one does, has the answer before it when the intent is in
         # the mean of the rows too: it need not first learn where to look.
-        mean = (rows * inside).sum(1) / inside.sum(1).clamp(min=1)
+        mean = (seen * inside).sum(1) / inside.sum(1).clamp(min=1)
         return Heard(
             rows, count, self.intent(looked), self.intent(mean.repeat(1, LOOKS)), frames,
             self.phones(states), self.path(states),

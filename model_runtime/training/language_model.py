@@ -1,34 +1,42 @@
 """Stage two: ``torchrun --nproc-per-node 2 -m model_runtime.training.language_model --work DIR``.
 
-The backbone learns to answer from the rows the adaptor makes. The hearing half stands still at first; then
-it learns on, with a smaller step and with its phones and intents kept as further losses, so that it does
-not forget to hear.
+The backbone learns to answer from the rows the adaptor makes; the hearing half stands still. What is hard is
+to decide which answer it is, and that falls in an answer's first groups: most answers are learnt no further,
+so that many more questions are answered in the time. A head that is thrown away afterwards asks for the
+intent where the answer begins.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_runtime.thinking.backbone import Backbone, BackboneConfig
 from model_runtime.training.conversations import Conversation, HeardTurn, Writer
-from model_runtime.training.encoder import NANO, WEIGHTS, batches, examine
-from model_runtime.training.hearer import HIDDEN, Batch, Hearer, collate, hearing_losses
+from model_runtime.training.encoder import NANO, batches, examine
+from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
 from model_runtime.training.stage import Stage, autocast
-from model_runtime.training.texts import REFUSE, shop
+from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, shop
 
 LAYERS, HEADS, KV_HEADS, FEED_FORWARD, POSITIONS = 5, 4, 2, 640, 2560  # half of it: what it was taught
 DECIDED = 8  # groups after which an answer is told from every other by its text
 LONG = 12  # turns of a long call: what the engine keeps before it lets the oldest go
+QUESTIONS = 16  # a step and process
+REUSE = 8  # times a hearing is asked in a call: hearing costs as much as answering
+KEPT = 5120  # hearings to draw from: several shards, so that those of a step are not all of one
+OWN = 0.3  # share of hearings whose rows are left as they are
+EVENLY = torch.ones(len(LABELS))
+EVENLY[LABELS.index(REFUSE)] = REFUSAL_WEIGHT
 EXAMINE_S = 400.0
 ANSWERS = Path(__file__).with_name("runs") / "answers.json"
 
@@ -76,39 +84,94 @@ def laid_out(
     )
 
 
-def speech_loss(backbone: Backbone, talks: Sequence[Conversation], rows: Tensor) -> tuple[Tensor, float]:
-    """Weighted cross-entropy of all targets, and the share of them predicted right.
+class Mind(nn.Module):
+    """The backbone and the head that asks it for the intent."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        """The head's weights are fresh."""
+        super().__init__()
+        self.backbone = backbone
+        self.intent = nn.Linear(HIDDEN, len(LABELS))
+
+
+def losses(mind: Mind, talks: Sequence[Conversation], rows: Tensor) -> tuple[dict[str, Tensor], float]:
+    """``speech``, weighted cross-entropy of all targets, and ``intent``; the share of intents told rightly.
 
     Long and short conversations go through apart, so that little of the work is padding.
     """
     ordered = sorted(talks, key=lambda talk: len(talk.ids))
     middle = next((at for at, talk in enumerate(ordered) if len(talk.ids) > 0.55 * len(ordered[-1].ids)), 0)
-    loss, weight, hits, count = torch.zeros(()), 0.0, 0.0, 0
+    speech, intent, weight, hits, count = torch.zeros(()), torch.zeros(()), 0.0, 0.0, 0
     for part in (ordered[:middle], ordered[middle:]):
         if not part:
             continue
-        embeddings, at, ids, weights = laid_out(part, rows, backbone)
+        embeddings, at, ids, weights = laid_out(part, rows, mind.backbone)
+        length = embeddings.shape[1]
+        asked = [(row * length + place, name) for row, talk in enumerate(part) for place, name in talk.asked]
+        places = torch.tensor([place for place, _ in asked])
+        labels = torch.tensor([LABELS.index(name) for _, name in asked])
         with autocast():
-            scores = backbone.logits(backbone.hidden(embeddings).flatten(0, 1)[at])
-        loss = loss + (F.cross_entropy(scores.float(), ids, reduction="none") * weights).sum()
+            hidden = mind.backbone.hidden(embeddings).flatten(0, 1)
+            scores, guesses = mind.backbone.logits(hidden[at]), mind.intent(hidden[places])
+        speech = speech + (F.cross_entropy(scores.float(), ids, reduction="none") * weights).sum()
         weight += float(weights.sum())
-        hits += float((scores.detach().argmax(-1) == ids).float().sum())
-        count += len(ids)
-    return loss / max(weight, 1.0), hits / max(count, 1)
+        intent = intent + F.cross_entropy(guesses.float(), labels, EVENLY, reduction="sum")
+        hits += float((guesses.detach().argmax(-1) == labels).float().sum())
+        count += len(labels)
+    return {"speech": speech / max(weight, 1.0), "intent": intent / max(count, 1)}, hits / max(count, 1)
 
 
-def plan(
-    batch: Batch, counts: Tensor, writer: Writer, draw: random.Random, brief: float
-) -> list[Conversation]:
-    """The batch's utterances dealt out as calls of one to twelve turns."""
-    heard = [
-        HeardTurn(index, int(count), h.intent)
-        for index, (h, count) in enumerate(zip(batch.hearings, counts.tolist(), strict=True))
-        if count > 0
+@dataclass(frozen=True)
+class Rows:
+    """What the ears make of one hearing: ``rows`` [n, hidden] at 12.5 Hz, and its intent."""
+
+    rows: Tensor
+    intent: str
+
+
+@torch.no_grad()
+def listened(hearer: Hearer, speech: Path, seed: int, draw: random.Random) -> Iterator[list[Rows]]:
+    """Shards of hearings as the ears hand them on, without end."""
+    for shard in shards(speech, seed, done=10_000, reuse=1):
+        heard: list[Rows] = []
+        for group in batches(shard, draw):
+            batch = collate(group, draw)
+            with autocast():
+                made = hearer(batch.mel, batch.lengths)
+            heard += [
+                Rows(rows[:count].clone(), h.intent)
+                for rows, count, h in zip(made.rows, made.count.tolist(), group, strict=True)
+                if count > 0
+            ]
+        yield heard
+
+
+def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Tensor:
+    """[n, hidden] with the mean of ``rows``, and what another hearing's rows do around theirs.
+
+    The ears put the intent into the mean of the rows, and there it is told in voices they have never heard.
+    A backbone that may read single rows learns those of the training voices by heart.
+    """
+    count = len(rows)
+    start = draw.randrange(len(others))
+    ripple = others[(torch.arange(count) + start) % len(others)]
+    return rows.mean(0) + draw.uniform(0.3, 1.3) * (ripple - ripple.mean(0))
+
+
+def plan(heard: Sequence[Rows], writer: Writer, draw: random.Random) -> tuple[list[Conversation], Tensor]:
+    """Hearings dealt out as calls of one to twelve turns, and their rows [B, N, hidden], zero-padded.
+
+    Most steps only decide, in long calls, so that little of the work is instructions; one in five speaks.
+    """
+    decides = draw.random() < 0.8
+    turns = draw.choice([8, LONG] if decides else [1, 2, 4, 6])
+    asked = [HeardTurn(index, len(one.rows), one.intent) for index, one in enumerate(heard)]
+    talks = [writer.conversation(asked[at : at + turns], draw, decides) for at in range(0, len(asked), turns)]
+    taught = [
+        one.rows if draw.random() < OWN else with_the_ripple_of(one.rows, draw.choice(heard).rows, draw)
+        for one in heard
     ]
-    draw.shuffle(heard)
-    turns = draw.choice([2, 4, 6, LONG, LONG])  # the longer, the less of the work is instructions
-    return [writer.conversation(heard[at : at + turns], draw, brief) for at in range(0, len(heard), turns)]
+    return talks, nn.utils.rnn.pad_sequence(taught, batch_first=True)
 
 
 @torch.inference_mode()
@@ -121,9 +184,7 @@ def answered(
     temperature: float = 0.0,
 ) -> list[int]:
     """The ids written after that prompt, greedily or drawn at a temperature."""
-    embeddings, _, _, _ = laid_out(
-        [Conversation(talk.ids, [0.0] * len(talk.ids), talk.slots)], rows, backbone
-    )
+    embeddings, _, _, _ = laid_out([replace(talk, weights=[0.0] * len(talk.ids))], rows, backbone)
     cache = backbone.new_cache(len(talk.ids) + limit + 1)
     hidden = backbone.extend(cache, embeddings[0])
     ids: list[int] = []
@@ -180,58 +241,44 @@ def main() -> None:
     )
     parse.add_argument("--answers", type=Path, default=ANSWERS, help="JSON: audio codes by text")
     parse.add_argument("--minutes", type=float, default=45.0)
-    parse.add_argument("--frozen", type=float, default=10.0, help="minutes before the hearing half learns on")
-    parse.add_argument(
-        "--brief", type=float, default=0.6, help="share of answers of which only the beginning is learnt"
-    )
-    parse.add_argument("--every", type=int, default=1, help="then, how many hearing steps to one of speech")
     parse.add_argument("--from-nano", action="store_true", help="begin from the shipped weights")
     parse.add_argument("--rate", type=float, default=1.2e-3)
-    parse.add_argument("--hearing-rate", type=float, default=4e-4)
     parse.add_argument("--seed", type=int, default=1)
     args = parse.parse_args()
     writer = Writer(NANO / "tokenizer.json", args.answers)
-    hearer, backbone = Hearer(), new_backbone(writer.tokenizer.get_vocab_size())
+    hearer, backbone = Hearer().eval(), new_backbone(writer.tokenizer.get_vocab_size())
     hearer.load_state_dict(torch.load(args.work / "encoder.pt", weights_only=True)["averages"]["hearer"])
     if args.from_nano:
         from_nano(backbone)
+    mind = Mind(backbone)
     stage = Stage(
-        "language_model", args.work, {"backbone": backbone, "hearer": hearer},
-        {"backbone": args.rate, "hearer": args.hearing_rate}, args.minutes, args.seed,
-    )  # fmt: skip
+        "language_model", args.work, {"mind": mind}, {"mind": args.rate}, args.minutes, args.seed, 50
+    )
     seed = args.seed + 1000 * stage.rank + stage.step
     draw = random.Random(seed)
     dev = {kind: read(args.work / "dev", f"{kind}-*.npz") for kind in ("known", "new")}
     examined = stage.used
-    for shard in shards(args.work / "train", seed, done=10_000):
-        for group in batches(shard, draw):
-            joint = stage.used > args.frozen * 60
-            ready = min(1.0, (stage.used - args.frozen * 60) / 60) if joint else 0.0
-            batch = collate(group, draw)
-            with torch.set_grad_enabled(joint), autocast():
-                heard = hearer(batch.mel, batch.lengths)
-            loss, told = torch.zeros(()), {}
-            if not joint or stage.step % args.every == 0:
-                talks = plan(batch, heard.count, writer, draw, args.brief)
-                loss, told["right"] = speech_loss(backbone, talks, heard.rows)
-                told["speech"] = float(loss.detach())
-            if joint:
-                losses = hearing_losses(heard, batch)
-                told |= {key: float(one.detach()) for key, one in losses.items()}
-                loss = loss + sum((WEIGHTS[key] * losses[key] for key in losses), torch.zeros(()))
-            if not stage.learn(loss, told, {"hearer": ready}):
+    pool: list[Rows] = []
+    for shard in listened(hearer, args.work / "train", seed, draw):
+        pool = [*pool, *shard][-KEPT:]
+        for _ in range(REUSE * len(shard) // QUESTIONS):
+            talks, rows = plan(draw.sample(pool, QUESTIONS), writer, draw)
+            lost, right = losses(mind, talks, rows)
+            told = {"right": right} | {key: float(loss.detach()) for key, loss in lost.items()}
+            if not stage.learn(lost["speech"] + 0.5 * lost["intent"], told):
                 continue
             found: dict[str, object] = {}
             if stage.done or stage.used - examined > EXAMINE_S:
                 examined = stage.used
-                ears, mind = stage.averages["hearer"], stage.averages["backbone"]
-                assert isinstance(ears, Hearer)
-                assert isinstance(mind, Backbone)
+                average = stage.averages["mind"]
+                assert isinstance(average, Mind)
                 if stage.rank == 0:
-                    found["known-phone"] = interview(ears, mind, writer, dev["known"][:80], True)
-                    found["known"] = interview(ears, mind, writer, dev["known"][:80], False)
-                    found["new-phone"] = interview(ears, mind, writer, dev["new"][:40], True)
-                    found["heads-phone"] = examine(ears, dev["known"], True)
+                    for kind, said, noisy in (
+                        ("known-phone", dev["known"][:80], True), ("known", dev["known"][:80], False),
+                        ("new-phone", dev["new"][:40], True),
+                    ):  # fmt: skip
+                        found[kind] = interview(hearer, average.backbone, writer, said, noisy)
+                    found["heads-phone"] = examine(hearer, dev["known"], True)
             stage.tell(**found)
             if stage.done:
                 return

@@ -14,7 +14,7 @@ import model_runtime
 from model_runtime.checkpoint import open_checkpoint
 from model_runtime.training import export
 from model_runtime.training.hearer import Hearer
-from model_runtime.training.language_model import new_backbone
+from model_runtime.training.language_model import Mind, new_backbone
 
 NANO = Path(model_runtime.__file__).parent / "checkpoints" / "nano"
 
@@ -22,8 +22,10 @@ NANO = Path(model_runtime.__file__).parent / "checkpoints" / "nano"
 @pytest.fixture
 def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
-    state = {"hearer": Hearer().state_dict(), "backbone": new_backbone(7309).state_dict()}
-    torch.save({"averages": state}, tmp_path / "language_model.pt")
+    for stage, name, module in (
+        ("encoder", "hearer", Hearer()), ("language_model", "mind", Mind(new_backbone(7309)))
+    ):  # fmt: skip
+        torch.save({"averages": {name: module.state_dict()}}, tmp_path / f"{stage}.pt")
     out = tmp_path / "nano"
     monkeypatch.setattr(
         "sys.argv", ["export", "--work", str(tmp_path), "--out", str(out), "--heads", str(tmp_path / "heads")]
