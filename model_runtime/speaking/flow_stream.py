@@ -4,11 +4,14 @@
 modulations of the fixed time steps and the projected position tables. `FlowMemory` is one moment of one
 stream. A chunk makes a new moment and leaves the old one as it was, so a moment may be shared: all streams of
 a voice start from the same one.
+
+Chunks of several streams that are of one shape are rendered in one pass (`render`): what each stream
+remembers is laid side by side, and comes apart again afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,58 +109,134 @@ class FlowStream:
         """The present moment; a new stream may begin from it."""
         return self._memory
 
-    @torch.inference_mode()
     def push(self, codes: Sequence[int] | Tensor, cond: Tensor | None = None, last: bool = False) -> Tensor:
         """Render a chunk: n codes and, unless `last`, the look-ahead's codes after them, to mel [1, 2 n, 80].
 
         `cond` [1, 2 n, 80] is the known mel of a prompt's chunk; a reply has none.
         """
-        plan, flow, memory = self._plan, self._plan.flow, self._memory
-        device = flow.encoder_proj.weight.device
-        ids = torch.as_tensor(codes, dtype=torch.long, device=device).view(1, -1)
-        fixed = self._prompt if self._rules.shared_prompt else None
-        own = None if memory is fixed else memory  # what came after the shared prompt
+        return render([self], [codes], last, cond)[0]
 
-        h, encoder = flow.encoder.chunk(
-            flow.input_embedding(ids),
-            None if memory is None else memory.encoder,
-            _pieces(None if fixed is None else fixed.encoder_own, None if own is None else own.encoder_own),
-            last=last,
-            tables=plan.tables,
+    def shape(self, count: int, last: bool) -> Hashable:
+        """Streams in which this is equal can be rendered together; `count` codes come, with look-ahead."""
+        lengths = [
+            (length(m.encoder_own[:1]), length(m.encoder_own[-1:]), length(m.blocks_own[0][:1]))
+            for m in self._pasts()
+        ]
+        return id(self._plan), count, last, self._memory is None, tuple(lengths)
+
+    def _pasts(self) -> list[FlowMemory]:
+        """What is remembered: the shared prompt, then what came after it."""
+        fixed = self._prompt if self._rules.shared_prompt else None
+        own = None if self._memory is fixed else self._memory
+        return [m for m in (fixed, own) if m is not None]
+
+    def _remember(
+        self, encoder: EncoderState, convs: tuple[tuple[Convs, ...], ...], blocks: list[list[KeyValue]]
+    ) -> None:
+        """The moment after a chunk; `blocks` [step][block] are its keys and values."""
+        fixed = self._prompt if self._rules.shared_prompt else None
+        own = None if self._memory is fixed else self._memory
+        owned = tuple(
+            _grown([self._rules.blocks] * len(pairs), None if own is None else own.blocks_own[step], pairs)
+            for step, pairs in enumerate(blocks)
         )
-        condition = flow.estimator.condition(flow.encoder_proj(h), self._speaker, cond)
-        if plan.cfg:
-            condition = torch.cat([condition, flow.unconditional(condition)])
-        x = self._noise.frames(0 if memory is None else memory.frames, h.shape[1]).to(device)
-        convs: list[tuple[Convs, ...]] = []
-        owned: list[tuple[KeyValue, ...]] = []
-        for step, width in enumerate(plan.widths):
-            mine = None if own is None else own.blocks_own[step]
-            velocity, states = flow.estimator.velocity(
-                x,
-                condition,
-                plan.modulations[step],
-                before=() if memory is None else memory.convs[step],
-                past=_pieces(None if fixed is None else fixed.blocks_own[step], mine),
-            )
-            x = x + width * guided(velocity, plan.cfg)
-            # Cloned: a view of two frames would keep the whole chunk alive.
-            convs.append(tuple((s.convs[0].clone(), s.convs[1].clone()) for s in states))
-            owned.append(_grown([self._rules.blocks] * len(states), mine, [state.pair for state in states]))
-        depth, up_depth = len(flow.encoder.encoders), len(flow.encoder.up_encoders)
+        depth = len(self._plan.flow.encoder.encoders)
+        up_depth = len(self._plan.flow.encoder.up_encoders)
         rules = [self._rules.encoder] * depth + [self._rules.up_encoder] * up_depth
         kept = _grown(rules, None if own is None else own.encoder_own, encoder.layers)
         frames = length(owned[0][:1]) + (0 if fixed is None else fixed.frames)
-        self._memory = FlowMemory(frames, encoder, tuple(convs), kept, tuple(owned))
-        return x
+        self._memory = FlowMemory(frames, encoder, convs, kept, owned)
 
 
-def _pieces(
-    shared: Sequence[KeyValue] | None, own: Sequence[KeyValue] | None
-) -> Sequence[Sequence[KeyValue]]:
-    """For each layer the remembered pieces: the shared one, then the stream's own."""
-    present = [layers for layers in (shared, own) if layers is not None]
-    return list(zip(*present, strict=True))
+@torch.inference_mode()
+def render(
+    streams: Sequence[FlowStream],
+    codes: Sequence[Sequence[int] | Tensor],
+    last: bool = False,
+    cond: Tensor | None = None,
+) -> list[Tensor]:
+    """One chunk of each stream in one pass; see `FlowStream.push` for what each gives.
+
+    Their `shape` must be the same. Rounding apart, each gets what it would get alone.
+    """
+    plan, flow, count = streams[0]._plan, streams[0]._plan.flow, len(streams)
+    device = flow.encoder_proj.weight.device
+    ids = torch.stack([torch.as_tensor(one, dtype=torch.long, device=device).view(-1) for one in codes])
+    moments = [memory for stream in streams if (memory := stream._memory) is not None]
+    before = None
+    if moments:
+        before = EncoderState(
+            _together([m.encoder.lookahead for m in moments]),
+            _together([m.encoder.upsample for m in moments]),
+            (),
+        )
+    pasts = [stream._pasts() for stream in streams]
+    h, encoder = flow.encoder.chunk(
+        flow.input_embedding(ids),
+        before,
+        _pieces([[memory.encoder_own for memory in past] for past in pasts]),
+        last=last,
+        tables=plan.tables,
+    )
+    condition = flow.estimator.condition(
+        flow.encoder_proj(h), torch.cat([stream._speaker for stream in streams]), cond
+    )
+    if plan.cfg:
+        condition = torch.cat([condition, flow.unconditional(condition)])
+    frames = [
+        stream._noise.frames(0 if stream._memory is None else stream._memory.frames, h.shape[1])
+        for stream in streams
+    ]
+    x = torch.cat(frames).to(device)
+    convs: list[list[list[Convs]]] = [[] for _ in streams]  # [stream][step][block]
+    blocks: list[list[list[KeyValue]]] = [[] for _ in streams]
+    for step, width in enumerate(plan.widths):
+        velocity, states = flow.estimator.velocity(
+            x.repeat(len(condition) // count, 1, 1),
+            condition,
+            plan.modulations[step],
+            before=[_pair([m.convs[step][at] for m in moments]) for at in range(len(flow.estimator.blocks))]
+            if moments
+            else (),
+            past=_pieces([[memory.blocks_own[step] for memory in past] for past in pasts]),
+        )
+        x = x + width * guided(velocity, plan.cfg)
+        for at in range(count):
+            # Cloned: a view of two frames would keep the whole chunk alive.
+            convs[at].append([_own(state.convs, at, count, clone=True) for state in states])
+            blocks[at].append([_own(state.pair, at, count) for state in states])
+    for at, stream in enumerate(streams):
+        left = EncoderState(
+            encoder.lookahead[at : at + 1].clone(),
+            encoder.upsample[at : at + 1].clone(),
+            tuple(_own(pair, at, count) for pair in encoder.layers),
+        )
+        stream._remember(left, tuple(tuple(one) for one in convs[at]), blocks[at])
+    return list(x.split(1))
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """Streams' tensors [G, ...] side by side, [G N, ...]: all conditional parts first, as for `guided`."""
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts), 1).flatten(0, 1)
+
+
+def _pair(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return _together([one for one, _ in pairs]), _together([other for _, other in pairs])
+
+
+def _own(pair: tuple[Tensor, Tensor], at: int, count: int, clone: bool = False) -> tuple[Tensor, Tensor]:
+    """One stream's part of what `_together` joined."""
+    one, other = pair[0][at::count], pair[1][at::count]
+    return (one.clone(), other.clone()) if clone or count > 1 else (one, other)
+
+
+def _pieces(pasts: Sequence[Sequence[Sequence[KeyValue]]]) -> list[list[KeyValue]]:
+    """[stream][piece][layer] to, for each layer, the remembered pieces of all streams side by side."""
+    pieces = [
+        [_pair(layer) for layer in zip(*same, strict=True)]  # [layer]
+        for same in zip(*pasts, strict=True)  # [stream][layer]
+    ]
+    return [list(layer) for layer in zip(*pieces, strict=True)]
 
 
 def _grown(

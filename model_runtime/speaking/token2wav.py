@@ -7,16 +7,17 @@ during a reply lives on its `Token2WavStream`. To cancel a reply, drop its strea
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model_runtime.speaking import flow_stream, vocoder_stream
 from model_runtime.speaking.flow import FRAMES_PER_CODE, Flow
 from model_runtime.speaking.flow_stream import FlowMemory, FlowPlan, FlowRules, FlowStream
 from model_runtime.speaking.loading import load_flow, load_hift
@@ -25,6 +26,7 @@ from model_runtime.speaking.vocoder import HARMONICS, HOP, RATE, HiFT
 from model_runtime.speaking.vocoder_stream import VocoderStream
 from model_runtime.speaking.voice import Voice, VoicePreparer
 
+T = TypeVar("T")
 CODE_SAMPLES = HOP * FRAMES_PER_CODE  # 960 samples of 24 kHz a code
 STEPS = 10  # solver steps of the reference
 PROMPT_SEED = (
@@ -231,29 +233,79 @@ class Token2WavStream:
         ValueError for anything but codes 0..6560 (pads are the caller's to filter); the stream is then
         unchanged.
         """
+        return push_each([(self, codes, last)])[0]
+
+    def _check(self, codes: Sequence[int]) -> None:
         if self._ended:
             raise ValueError("the stream has ended: begin a new one for the next reply")
         self._model._check(codes)
+
+    def _take(self, codes: Sequence[int], last: bool) -> None:
         self._pending += codes
         self.codes += len(codes)
-        audio = [np.zeros(0, np.float32)]
-        while self.needed == 0:
+        self._ended = last
+
+    def _due(self) -> _Due | None:
+        """The next chunk that can be rendered now."""
+        if self.needed == 0:
             size = self._schedule.size(self._index)
-            mel = self._flow.push(self._pending[: size + self._model.plan.lookahead])
+            chunk = self._pending[: size + self._model.plan.lookahead]
             del self._pending[:size]
             self._index += 1
-            audio.append(_samples(self._vocoder.push(mel)))
+            return _Due(self, chunk, False)
+        if self._ended and self._pending:
+            chunk, self._pending = self._pending, []
+            return _Due(self, chunk, True)
+        return None
+
+
+class _Due(NamedTuple):
+    """A chunk of codes that is to be rendered."""
+
+    stream: Token2WavStream
+    codes: list[int]
+    last: bool
+
+
+def push_each(pushes: Sequence[tuple[Token2WavStream, Sequence[int], bool]]) -> list[np.ndarray]:
+    """Each (stream, codes, last) as `Token2WavStream.push` would take it, in as few passes as there may be.
+
+    Chunks of one shape are rendered as one. Rounding apart, each stream gives what it would give alone.
+    ValueError, and no stream has changed, if one of them cannot take its codes.
+    """
+    for stream, codes, _ in pushes:
+        stream._check(codes)
+    for stream, codes, last in pushes:
+        stream._take(codes, last)
+    audio: dict[int, list[np.ndarray]] = {id(stream): [] for stream, _, _ in pushes}
+    while due := [chunk for stream, _, _ in pushes if (chunk := stream._due()) is not None]:
+        mels: list[tuple[_Due, Tensor]] = []
+        for group in _alike(due, lambda one: one.stream._flow.shape(len(one.codes), one.last)):
+            flows = [one.stream._flow for one in group]
+            mels += zip(
+                group, flow_stream.render(flows, [one.codes for one in group], group[0].last), strict=True
+            )
+        for same in _alike(mels, lambda one: one[0].stream._vocoder.shape(one[1].shape[1], one[0].last)):
+            vocoders = [one.stream._vocoder for one, _ in same]
+            played = vocoder_stream.render(vocoders, [mel for _, mel in same], same[0][0].last)
+            for (one, _), sound in zip(same, played, strict=True):
+                audio[id(one.stream)].append(_samples(sound))
+    given = []
+    for stream, _, last in pushes:
+        pieces = audio[id(stream)]
         if last:
-            self._ended = True
-            if self._pending:
-                mel = self._flow.push(self._pending, last=True)
-                self._pending = []
-                audio.append(_samples(self._vocoder.push(mel, last=True)))
-            else:
-                audio.append(_samples(self._vocoder.flush()))
-        samples = np.concatenate(audio)
-        self.emitted += len(samples)
-        return samples
+            pieces.append(_samples(stream._vocoder.flush()))  # nothing, if the last chunk brought it all
+        stream.emitted += sum(map(len, pieces))
+        given.append(np.concatenate([np.zeros(0, np.float32), *pieces]))
+    return given
+
+
+def _alike(items: Iterable[T], shape: Callable[[T], Hashable]) -> list[list[T]]:
+    """Those of one shape together."""
+    groups: dict[Hashable, list[T]] = {}
+    for one in items:
+        groups.setdefault(shape(one), []).append(one)
+    return list(groups.values())
 
 
 def _samples(audio: Tensor) -> np.ndarray:

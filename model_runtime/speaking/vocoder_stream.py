@@ -11,6 +11,7 @@ head; `Schedule.like_reference` asks for that.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -64,28 +65,38 @@ class VocoderStream:
         self._kept: _Window | None = None
         self._index = 0
 
-    @torch.inference_mode()
     def push(self, mel: Tensor, last: bool = False) -> Tensor:
         """Mel [1, t, 80] to the audio that may be played now, float32 [n] at 24 kHz; `last` gives all."""
+        return render([self], [mel], last)[0]
+
+    def shape(self, frames: int, last: bool) -> Hashable:
+        """Streams in which this is equal can be rendered together; `frames` come."""
+        kept = self._kept
+        window = None if kept is None else (kept.context, kept.held, kept.noise is None, kept.phase is None)
+        return id(self._hift), self._schedule, frames, last, window
+
+    def _noise_for(self, frames: int, device: torch.device) -> Tensor | None:
+        """The source's noise under what was held back and the new frames, [1, n, 9]."""
+        noise = self._noise.source(frames * HOP)
+        if noise is None:
+            return None
+        noise = noise.to(device)
+        return (
+            noise
+            if self._kept is None or self._kept.noise is None
+            else torch.cat([self._kept.noise, noise], 1)
+        )
+
+    def _advance(
+        self, window: Tensor, source: Tensor, audio: Tensor, noise: Tensor | None, f0: Tensor, last: bool
+    ) -> Tensor:
+        """What may be played of a rendered window; the rest is kept.
+
+        `window` [1, 80, w], `source` [1, 480 w], `audio` [480 (w - context)], `f0` [1, w - context].
+        """
         kept, hift = self._kept, self._hift
-        new = mel.transpose(1, 2)
         context, held = (kept.context, kept.held) if kept is not None else (0, 0)
-        window = new if kept is None else torch.cat([kept.mel, new], 2)
-        noise = self._noise.source(new.shape[2] * HOP)
-        if noise is not None:
-            noise = noise.to(mel.device)
-            if kept is not None and kept.noise is not None:
-                noise = torch.cat([kept.noise, noise], 1)
-        f0 = hift.f0(window)[:, context:]
-        before = None if kept is None else kept.phase
-        goes_on = not last and not self._schedule.like_reference
-        source = hift.source(f0, noise, before, goes_on)
-        if kept is not None:
-            if self._schedule.like_reference:
-                source = torch.cat([kept.source, source[:, held * HOP :]], 1)
-            else:
-                source = torch.cat([kept.source[:, : context * HOP], source], 1)
-        audio = hift.decode(window, source)[0, context * HOP :]
+        new = window.shape[2] - context - held
         if kept is not None and held:
             gain = fade_in(held * HOP, self._schedule.fade).to(audio.device)
             head = audio[: held * HOP] * gain + kept.audio * gain.flip(0)
@@ -94,11 +105,11 @@ class VocoderStream:
             self._kept = None
             return audio
         # Half of a chunk is played at least, so that the smallest chunks bring audio too.
-        hold = min(self._schedule.hold(self._index), max(1, new.shape[2] // 2))
+        hold = min(self._schedule.hold(self._index), max(1, new // 2))
         self._index += 1
-        played = held + new.shape[2] - hold  # frames of this window that are now played
+        played = held + new - hold  # frames of this window that are now played
         see = min(self._schedule.context_frames, context + played)
-        phase = before
+        phase = before = None if kept is None else kept.phase
         if played and not self._schedule.like_reference:
             # Whole turns are dropped so that a long reply's phase keeps its precision.
             phase = hift.phase(f0, before)[:, played - 1] % (1 / HOP)
@@ -118,3 +129,40 @@ class VocoderStream:
         """End without another chunk: what was held back, float32 [n]."""
         kept, self._kept = self._kept, None
         return torch.zeros(0) if kept is None else kept.audio
+
+
+@torch.inference_mode()
+def render(streams: Sequence[VocoderStream], mels: Sequence[Tensor], last: bool = False) -> list[Tensor]:
+    """The next mel [1, t, 80] of each stream in one pass; see `VocoderStream.push` for what each gives.
+
+    Their `shape` must be the same. Rounding apart, each gets what it would get alone.
+    """
+    hift, like_reference = streams[0]._hift, streams[0]._schedule.like_reference
+    kept = [window for stream in streams if (window := stream._kept) is not None]
+    context, held = (kept[0].context, kept[0].held) if kept else (0, 0)
+    windows = torch.cat(list(mels)).transpose(1, 2)
+    frames = windows.shape[2]
+    if kept:
+        windows = torch.cat([torch.cat([one.mel for one in kept]), windows], 2)
+    noises = [stream._noise_for(frames, windows.device) for stream in streams]
+    noise = torch.cat([one for one in noises if one is not None]) if noises[0] is not None else None
+    before = (
+        torch.cat([one.phase for one in kept if one.phase is not None])
+        if kept and kept[0].phase is not None
+        else None
+    )
+    f0 = hift.f0(windows)[:, context:]
+    sources = hift.source(f0, noise, before, not last and not like_reference)
+    if kept:
+        past = torch.cat([one.source for one in kept])
+        if like_reference:
+            sources = torch.cat([past, sources[:, held * HOP :]], 1)
+        else:
+            sources = torch.cat([past[:, : context * HOP], sources], 1)
+    audio = hift.decode(windows, sources)[:, context * HOP :]
+    return [
+        stream._advance(
+            windows[at : at + 1], sources[at : at + 1], audio[at], noises[at], f0[at : at + 1], last
+        )
+        for at, stream in enumerate(streams)
+    ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model_runtime.speaking.schedule import Schedule
-from model_runtime.speaking.token2wav import CODE_SAMPLES, Token2Wav
+from model_runtime.speaking.token2wav import CODE_SAMPLES, Token2Wav, Token2WavStream, push_each
 from model_runtime.speaking.voice import VoiceError
 from tests.model_runtime.speaking.golden import TOKEN2WAV, needs_golden, tiny_token2wav, tiny_voice
 
@@ -59,6 +59,41 @@ def test_two_streams_at_once_give_what_each_gives_alone() -> None:
     for i, stream in enumerate(streams):
         together = np.concatenate([*parts[i], stream.push([], last=True)])
         assert np.array_equal(together, alone(i))
+
+
+@pytest.mark.parametrize("cfg", [0.0, 0.7])
+@pytest.mark.parametrize("schedule", [Schedule(), Schedule(chunks=(1, 2, 3)), Schedule.reference()])
+def test_streams_rendered_in_one_pass_give_what_each_gives_alone(cfg: float, schedule: Schedule) -> None:
+    """Two voices, three calls, of which the last begins later and ends earlier than the others."""
+    model = tiny_token2wav(cfg=cfg)
+    voices = [tiny_voice(8, seed=0), tiny_voice(13, seed=1), tiny_voice(8, seed=0)]
+    said = [CODES, CODES[::-1], CODES[5:30]]
+
+    def streams() -> list[Token2WavStream]:
+        return [model.stream(v, schedule=schedule, seed=i) for i, v in enumerate(voices)]
+
+    alone = [stream.push(codes, last=True) for stream, codes in zip(streams(), said, strict=True)]
+    parts: list[list[np.ndarray]] = [[], [], []]
+    speaking = streams()
+    for at in range(0, len(CODES) + 5, 5):
+        now = [i for i in range(3) if (begin := at - 10 * (i == 2)) >= 0 and begin - 5 < len(said[i])]
+        pushes = [
+            (speaking[i], said[i][at - 10 * (i == 2) :][:5], at - 10 * (i == 2) >= len(said[i])) for i in now
+        ]
+        for i, audio in zip(now, push_each(pushes), strict=True):
+            parts[i].append(audio)
+    for i in range(3):
+        assert speaking[i].ended
+        np.testing.assert_allclose(np.concatenate(parts[i]), alone[i], atol=2e-4)
+
+
+def test_one_that_cannot_go_on_leaves_the_others_as_they_were() -> None:
+    model = tiny_token2wav()
+    good, bad = model.stream(tiny_voice(), seed=3), model.stream(tiny_voice(), seed=4)
+    with pytest.raises(ValueError, match="speech code"):
+        push_each([(good, CODES, False), (bad, [7000], False)])
+    assert good.codes == bad.codes == 0
+    assert np.array_equal(good.push(CODES, last=True), speak(model, CODES))
 
 
 def test_a_dropped_stream_leaves_no_trace() -> None:
