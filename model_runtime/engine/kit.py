@@ -28,6 +28,7 @@ from model_runtime.interleave import InterleaveParser
 from model_runtime.listening.features import token_count
 from model_runtime.model import SpeechModel
 from model_runtime.protocol import INPUT_RATE, HistoryEntry, Respond, Sampling
+from model_runtime.speaking.token2wav import push_each
 from model_runtime.thinking.sampling import SamplingOptions
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,15 @@ class Kit:
         return self.model.step_each(
             [step.cache for step in steps], [step.id for step in steps], [step.draw.rows for step in steps]
         )
+
+    def vocode_each(self, chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
+        """The sound of each chunk, rendered in as few passes as there may be. ValueError before anything."""
+        return push_each([(chunk.stream, chunk.codes, chunk.last) for chunk in chunks])
+
+    @property
+    def speech_batch(self) -> int:
+        """How many calls' chunks one pass renders."""
+        return self.settings.speech_batch or (8 if self.model.device.type == "cuda" else 1)
 
     def warm_up(self) -> None:
         """Do everything once, so that the first call does not pay for lazily made tables and kernels."""

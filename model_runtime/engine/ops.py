@@ -2,34 +2,24 @@
 
 A session's work is a generator that *yields* operations and is sent their results; it never calls the model
 itself. Whoever runs the generators decides in which order operations of different sessions are done, and may
-do several of one kind as one batch, as is done with ``Decode``.
+do several of one kind as one batch, as is done with ``Decode`` and ``Vocode``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_runtime.engine.draws import Draw
 from model_runtime.engine.history import Tokens
+from model_runtime.speaking.token2wav import Token2WavStream
 from model_runtime.thinking.kv_cache import KVCache
 
 T = TypeVar("T")
-
-
-class Vocoder(Protocol):
-    """What a response needs of a token2wav stream."""
-
-    @property
-    def needed(self) -> int:
-        """How many more codes until it makes audio."""
-
-    def push(self, codes: Sequence[int], last: bool = False) -> NDArray[np.float32]:
-        """Take ``codes``; returns the 24 kHz audio that is now certain, possibly none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +51,7 @@ class Decode:
 class Vocode:
     """Give ``codes`` to a token2wav stream. Result: float32 24 kHz [n], possibly empty."""
 
-    stream: Vocoder
+    stream: Token2WavStream
     codes: list[int]
     last: bool
 

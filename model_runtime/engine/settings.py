@@ -22,7 +22,8 @@ class Settings:
     it (tool calls), ``max_thought_tokens`` what may go before it. ``prefill_tokens`` is the most that one
     unit of work prefills, so that a long prompt does not hold up the calls that are speaking.
     ``decode_batch`` is how many calls' next ids one step computes; 1 makes every call bit for bit what it
-    would be alone, more makes many calls cheap and each the same up to rounding.
+    would be alone, more makes many calls cheap and each the same up to rounding. ``speech_batch`` is the same
+    for the chunks of codes that become sound in one pass; 0 is 8 on a GPU and 1 elsewhere.
     """
 
     checkpoint: str
@@ -40,6 +41,7 @@ class Settings:
     max_transcript_tokens: int = 128
     prefill_tokens: int = 512
     decode_batch: int = 16
+    speech_batch: int = 0
     slot_masking: bool | None = None  # None: what the checkpoint's card says
     audio_ring_s: float = 120.0
     warm_up: bool = True
@@ -86,6 +88,12 @@ def parse(arguments: list[str] | None = None) -> Settings:
         help="calls decoded in one step; 1: no call depends on another's (default %(default)s)",
     )
     add(
+        "--speech-batch",
+        type=int,
+        default=default.speech_batch,
+        help="calls whose speech is rendered in one pass (default: 8 on a GPU, 1 elsewhere)",
+    )
+    add(
         "--slot-masking",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -99,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     )
     add("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     a = parser.parse_args(arguments)
-    for name in ("port", "threads", "max_context", "max_thought"):
+    for name in ("port", "threads", "max_context", "max_thought", "speech_batch"):
         if getattr(a, name) < 0:
             parser.error(f"--{name.replace('_', '-')} cannot be negative")
     for name in ("max_sessions", "max_reply", "decode_batch"):
@@ -118,6 +126,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         max_reply_s=a.max_reply,
         max_thought_tokens=a.max_thought,
         decode_batch=a.decode_batch,
+        speech_batch=a.speech_batch,
         slot_masking=a.slot_masking,
         warm_up=a.warm_up,
         log_level=a.log_level,

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_runtime.engine.groups import CODE_SAMPLES, GroupLedger
-from model_runtime.engine.ops import Vocode, Vocoder, Work
+from model_runtime.engine.ops import Vocode, Work
 from model_runtime.engine.pace import Pace
 from model_runtime.protocol import OUTPUT_RATE, Speech
+from model_runtime.speaking.token2wav import Token2WavStream
 
 
 class SpeechOut:
@@ -26,7 +27,7 @@ class SpeechOut:
     def __init__(
         self,
         turn: int,
-        new_stream: Callable[[], Vocoder],
+        new_stream: Callable[[], Token2WavStream],
         pace: Pace,
         emit: Callable[[Speech], None],
         clock: Callable[[], float],
@@ -37,7 +38,7 @@ class SpeechOut:
         self.first_at: float | None = None
         self._turn = turn
         self._new_stream = new_stream
-        self._stream: Vocoder | None = None
+        self._stream: Token2WavStream | None = None
         self._waiting: list[int] = []
         self._held: list[NDArray[np.float32]] = []  # made, but not given out yet
         self._held_text: list[str] = []

@@ -120,7 +120,7 @@ class Worker:
             with torch.inference_mode():
                 kit = self._load()
                 self._kit = kit
-                self._beside = Beside(lambda op: kit.execute(op))
+                self._beside = Beside(kit)
                 self.ready.set_result(kit)
                 try:
                     self._serve()
@@ -168,22 +168,32 @@ class Worker:
                         yield scheduler.Candidate(piece, due, job.since, session.served)
 
     def _company(self, chosen: Piece) -> list[Piece]:
-        """The chosen piece, and those that can be done in one step with it: each decodes one id."""
-        most = self._kit.settings.decode_batch
-        if most == 1 or not isinstance(chosen.job.op, Decode):
+        """The chosen piece, and those that can be done in one step with it.
+
+        Decoding one id goes with decoding one, and rendering a chunk with rendering one.
+        """
+        op = chosen.job.op
+        kind: type[Decode | Vocode]
+        match op:
+            case Decode():
+                kind, most = Decode, self._kit.settings.decode_batch
+            case Vocode():
+                kind, most = Vocode, self._kit.speech_batch
+            case _:
+                return [chosen]
+        if most == 1:
             return [chosen]
         others = [
             one
             for one in self._candidates()
-            if one.work.job is not chosen.job and isinstance(one.work.job.op, Decode)
+            if one.work.job is not chosen.job and isinstance(one.work.job.op, kind)
         ]
         return [chosen, *(one.work for one in scheduler.ordered(others)[: most - 1])]
 
     def _work(self, pieces: list[Piece]) -> None:
         """One unit of work, for one session or one for each of several."""
-        job = pieces[0].job
-        if isinstance(job.op, Vocode):
-            self._send_beside(pieces[0], job.op)
+        if isinstance(pieces[0].job.op, Vocode):
+            self._render(pieces)
             return
         responses = any(piece.job.purpose is Purpose.RESPONSE for piece in pieces)
         if responses:
@@ -194,21 +204,25 @@ class Worker:
         if responses:
             self._kit.pace.end(self._clock())
 
-    def _send_beside(self, piece: Piece, op: Vocode) -> None:
-        """Have speech rendered; the job goes on when its sound is there, if it is still wanted then."""
+    def _render(self, pieces: list[Piece]) -> None:
+        """Have speech rendered beside; the jobs go on when their sound is there, if still wanted then."""
+        chunks = [piece.job.op for piece in pieces if isinstance(piece.job.op, Vocode)]
 
-        def returned(result: Future[Any]) -> None:
-            self._inbox.put(lambda: self._back(piece, op, result))
+        def rendered(sounds: list[Future[Any]]) -> None:
+            self._inbox.put(lambda: self._rendered(pieces, chunks, sounds))
 
-        piece.job.away = True
+        for piece in pieces:
+            piece.job.away = True
         self._kit.pace.begin(self._clock())
-        self._beside.begin(op, returned)
+        self._beside.begin(chunks, rendered)
 
-    def _back(self, piece: Piece, op: Vocode, result: Future[Any]) -> None:
-        self._beside.busy = piece.job.away = False
+    def _rendered(self, pieces: list[Piece], chunks: list[Vocode], sounds: list[Future[Any]]) -> None:
+        self._beside.busy = False
         self._kit.pace.end(self._clock())
-        if piece.job.op is op:  # else it was closed meanwhile
-            self._step(piece, lambda _: result.result())
+        for piece, chunk, sound in zip(pieces, chunks, sounds, strict=True):
+            piece.job.away = False
+            if piece.job.op is chunk:  # else it was closed meanwhile
+                self._step(piece, lambda _, sound=sound: sound.result())  # type: ignore[misc] # sound is bound
 
     def _decode(self, pieces: list[Piece]) -> list[Tensor] | None:
         """The scores of a step of several sessions; ``None`` if it failed, and each is to be tried alone."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
 from model_runtime.engine.ops import Op, Vocode
-from model_runtime.protocol import Cancel, Commit, Done, Respond, Speech
+from model_runtime.protocol import Cancel, Commit, Done, Respond, Sampling, Speech
 from tests.model_runtime.engine.live import Running, running
 
 
 @asynccontextmanager
-async def rendering() -> AsyncIterator[tuple[Running, threading.Event, threading.Event]]:
+async def rendering(**changes: Any) -> AsyncIterator[tuple[Running, threading.Event, threading.Event]]:
     """An engine whose token2wav, once it has begun, waits to be let go."""
     begun, go = threading.Event(), threading.Event()
-    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20) as engine:
+    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20, **changes) as engine:
         execute = engine.kit.execute
 
         def held(op: Op) -> Any:
@@ -67,3 +72,57 @@ async def test_a_client_that_leaves_while_its_speech_is_rendered_holds_up_nobody
         async with engine.session("stays") as call:
             await call.talk(0)
             await call.read(Speech)
+
+
+async def said(engine: Running, seed: int) -> NDArray[np.int16]:
+    """What one call hears; the model chooses its own words."""
+    async with engine.session(f"call{seed}", sampling=Sampling(temperature=1.0, seed=seed)) as call:
+        await call.talk(0, 1.0, seed)
+        await call.read(Done)
+        return np.frombuffer(b"".join(m.pcm for m in call.said if isinstance(m, Speech)), np.int16)
+
+
+async def test_chunks_that_wait_together_are_rendered_together_and_sound_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with rendering(decode_batch=1, speech_batch=4) as (engine, begun, go):
+        go.set()
+        alone = [await said(engine, seed) for seed in range(3)]
+        sizes: list[int] = []
+        vocode_each = engine.kit.vocode_each
+
+        def counted(chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
+            sizes.append(len(chunks))
+            return vocode_each(chunks)
+
+        monkeypatch.setattr(engine.kit, "vocode_each", counted)
+        begun.clear()
+        go.clear()
+        calls = asyncio.gather(*(said(engine, seed) for seed in range(3)))
+        await engine.until(begun.is_set)
+        await engine.until(lambda: chunks_waiting(engine) == 3)
+        go.set()
+        for together, before in zip(await calls, alone, strict=True):
+            assert len(together) == len(before) > 0
+            assert np.std(together.astype(float) - before) < 0.01 * np.std(before.astype(float))
+        assert max(sizes) > 1
+
+
+def chunks_waiting(engine: Running) -> int:
+    """Calls whose next piece of work is to render a chunk."""
+    sessions = list(engine.worker._sessions.values())
+    return sum(isinstance(job.op, Vocode) for one in sessions for job in list(one._jobs)[:1])
+
+
+async def test_one_wrong_chunk_in_a_batch_is_its_own_calls_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rendering(decode_batch=1, speech_batch=4) as (engine, begun, go):
+
+        def wrong(chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
+            raise ValueError("one of them")
+
+        monkeypatch.setattr(engine.kit, "vocode_each", wrong)
+        calls = asyncio.gather(*(said(engine, seed) for seed in range(3)))
+        await engine.until(begun.is_set)
+        await engine.until(lambda: chunks_waiting(engine) == 3)
+        go.set()
+        assert all(len(sound) for sound in await calls)  # each was rendered alone
