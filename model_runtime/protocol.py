@@ -122,7 +122,10 @@ class Drop(msgspec.Struct, tag="drop", frozen=True):
 
 
 class SetVoice(msgspec.Struct, tag="set_voice", frozen=True):
-    """Speak in another voice from the next response on. ``Error`` (``voice``) if there is none so named."""
+    """Speak in another voice from the next chunk on, in the middle of a response if there is one.
+
+    ``Error`` (``voice``) if there is none so named.
+    """
 
     voice: str
 

@@ -127,6 +127,8 @@ class Session:
                     self._drop(response)
             case SetVoice():
                 self._voice = self._named_voice(message.voice, fatal=False)
+                if self._response is not None:
+                    self._response.speech.speak_as(self._kit.model.voices[self._voice])
             case Close():
                 self.ended = True
             case Open():

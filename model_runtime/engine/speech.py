@@ -15,10 +15,11 @@ from model_runtime.engine.ops import Vocode, Work
 from model_runtime.engine.pace import Pace
 from model_runtime.protocol import OUTPUT_RATE, Speech
 from model_runtime.speaking.token2wav import Token2WavStream
+from model_runtime.speaking.voice import Voice
 
 
 class SpeechOut:
-    """The spoken side of one response; ``new_stream`` is called when the first code is there.
+    """The spoken side of one response, in ``voice``; ``new_stream`` is called when the first code is there.
 
     ``playing_until``: when all audio made so far will have been played if it is played as it comes, in
     seconds of ``clock``; ``None`` before the first. ``first_at``: when the first audio was given out.
@@ -27,7 +28,8 @@ class SpeechOut:
     def __init__(
         self,
         turn: int,
-        new_stream: Callable[[], Token2WavStream],
+        voice: Voice,
+        new_stream: Callable[[Voice], Token2WavStream],
         pace: Pace,
         emit: Callable[[Speech], None],
         clock: Callable[[], float],
@@ -37,6 +39,7 @@ class SpeechOut:
         self.playing_until: float | None = None
         self.first_at: float | None = None
         self._turn = turn
+        self._voice = voice
         self._new_stream = new_stream
         self._stream: Token2WavStream | None = None
         self._waiting: list[int] = []
@@ -51,10 +54,16 @@ class SpeechOut:
         """Whether any audio has been given out."""
         return self.first_at is not None
 
+    def speak_as(self, voice: Voice) -> None:
+        """Go on in another voice from the next chunk."""
+        self._voice = voice
+        if self._stream is not None:
+            self._stream.speak_as(voice)
+
     def code(self, code: int) -> Work[None]:
         """One more code 0..6560. Most only wait: the stream makes audio when a chunk of them is there."""
         if self._stream is None:
-            self._stream = self._new_stream()
+            self._stream = self._new_stream(self._voice)
         self._waiting.append(code)
         if len(self._waiting) >= self._stream.needed:
             codes, self._waiting = self._waiting, []

@@ -200,13 +200,9 @@ class Token2WavStream:
         """Made by `Token2Wav.stream`."""
         self._model = model
         self._schedule = schedule
-        if schedule.like_reference:
-            rules = FlowRules.reference(FRAMES_PER_CODE * len(voice.tokens), schedule.tail_frames)
-            prompt = model.take_in(voice, draws)
-        else:
-            rules = FlowRules.recent(schedule.tail_frames)
-            prompt = model.prompt(voice)
-        self._flow = FlowStream(model.plan, model.speaker(voice), rules, draws, prompt)
+        self._draws = draws
+        self._flow = self._flow_in(voice)
+        self._next_voice: Voice | None = None
         self._vocoder = VocoderStream(model.hift, schedule, draws)
         self._pending: list[int] = []
         self._index = 0
@@ -215,6 +211,23 @@ class Token2WavStream:
         """Codes taken in so far."""
         self.emitted = 0
         """Samples given out so far."""
+
+    def _flow_in(self, voice: Voice) -> FlowStream:
+        """A flow that has just taken in the voice's prompt."""
+        model, tail = self._model, self._schedule.tail_frames
+        if self._schedule.like_reference:
+            rules = FlowRules.reference(FRAMES_PER_CODE * len(voice.tokens), tail)
+            prompt = model.take_in(voice, self._draws)
+        else:
+            rules, prompt = FlowRules.recent(tail), model.prompt(voice)
+        return FlowStream(model.plan, model.speaker(voice), rules, self._draws, prompt)
+
+    def speak_as(self, voice: Voice) -> None:
+        """Go on in another voice from the next chunk.
+
+        The vocoder goes on as it was, so the two voices are faded into each other like any two chunks.
+        """
+        self._next_voice = voice
 
     @property
     def ended(self) -> bool:
@@ -247,6 +260,8 @@ class Token2WavStream:
 
     def _due(self) -> _Due | None:
         """The next chunk that can be rendered now."""
+        if self._next_voice is not None:
+            self._flow, self._next_voice = self._flow_in(self._next_voice), None
         if self.needed == 0:
             size = self._schedule.size(self._index)
             chunk = self._pending[: size + self._model.plan.lookahead]

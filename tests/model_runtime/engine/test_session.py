@@ -355,6 +355,26 @@ def test_another_voice_speaks_from_the_next_response_on() -> None:
     assert sounds[0] != sounds[1]
 
 
+def test_a_voice_changes_in_the_middle_of_a_sentence() -> None:
+    words = [*HELLO, *HELLO]
+    sounds = []
+    for change in (False, True):
+        rig = Rig(Open("test", voice="anna", sampling=GREEDY))
+        rig.hear(1.0)
+        rig.kit.script = [*rig.groups(words), rig.tokens.tts_end, rig.tokens.eot]
+        rig.send(Respond(0, spans=[(0, 16_000)]))
+        rig.run(until=lambda rig=rig: bool(rig.told(Speech)))  # type: ignore[misc] # rig is bound
+        begun = sum(len(piece.pcm) for piece in rig.told(Speech))
+        if change:
+            rig.send(SetVoice("bert"))
+        rig.run()
+        assert rig.last(Done).reason == "end"
+        sounds.append(b"".join(piece.pcm for piece in rig.told(Speech)))
+    assert len(sounds[0]) == len(sounds[1])
+    assert sounds[0][:begun] == sounds[1][:begun]
+    assert sounds[0][begun:] != sounds[1][begun:]
+
+
 def test_an_unknown_voice_is_refused() -> None:
     rig = Rig()
     with pytest.raises(Refusal) as refusal:
