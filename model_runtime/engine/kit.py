@@ -28,7 +28,9 @@ from model_runtime.interleave import InterleaveParser
 from model_runtime.listening.features import token_count
 from model_runtime.model import SpeechModel
 from model_runtime.protocol import INPUT_RATE, HistoryEntry, Respond, Sampling
-from model_runtime.speaking.token2wav import push_each
+from model_runtime.speaking.schedule import Schedule
+from model_runtime.speaking.token2wav import Token2WavStream, push_each
+from model_runtime.speaking.voice import Voice
 from model_runtime.thinking.sampling import SamplingOptions
 
 log = logging.getLogger(__name__)
@@ -146,6 +148,10 @@ class Kit:
             [step.cache for step in steps], [step.id for step in steps], [step.draw.rows for step in steps]
         )
 
+    def stream(self, voice: Voice) -> Token2WavStream:
+        """A reply in that voice, as it begins."""
+        return self.model.token2wav.stream(voice, schedule=Schedule(self.settings.chunks))
+
     def vocode_each(self, chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
         """The sound of each chunk, rendered in as few passes as there may be. ValueError before anything."""
         return push_each([(chunk.stream, chunk.codes, chunk.last) for chunk in chunks])
@@ -167,7 +173,7 @@ class Kit:
             id = self.execute(Decode(cache, id, self.best))
         for voice in self.model.voices.values():
             self.model.token2wav.warm(voice)  # its prompt is read once, for all calls
-            stream = self.model.token2wav.stream(voice)
+            stream = self.stream(voice)
             for _ in range(16):
                 self.execute(Vocode(stream, [0, 1, 2, 3], False))
             self.execute(Vocode(stream, [], True))

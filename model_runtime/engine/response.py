@@ -61,7 +61,7 @@ class Response:
         self.reason: Reason | None = None
         self.wants_transcript = asked.transcribe and kit.card.transcribes and len(wav) > 0
         self.transcript = ""
-        self.speech = SpeechOut(asked.turn, voice, kit.model.token2wav.stream, kit.pace, emit, clock)
+        self.speech = SpeechOut(asked.turn, voice, kit.stream, kit.pace, emit, clock)
         self._kit = kit
         self._call_id = call_id
         self._asked = asked

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from model_runtime.protocol import GROUP_MS
+from model_runtime.speaking.schedule import Schedule
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -23,7 +24,8 @@ class Settings:
     unit of work prefills, so that a long prompt does not hold up the calls that are speaking.
     ``decode_batch`` is how many calls' next ids one step computes; 1 makes every call bit for bit what it
     would be alone, more makes many calls cheap and each the same up to rounding. ``speech_batch`` is the same
-    for the chunks of codes that become sound in one pass; 0 is 8 on a GPU and 1 elsewhere.
+    for the chunks of codes that become sound in one pass; 0 is 8 on a GPU and 1 elsewhere. ``chunks`` are how
+    many codes (40 ms each) become sound at a time: the first, the second, ..., and the last again and again.
     """
 
     checkpoint: str
@@ -42,6 +44,7 @@ class Settings:
     prefill_tokens: int = 512
     decode_batch: int = 16
     speech_batch: int = 0
+    chunks: tuple[int, ...] = Schedule().chunks
     slot_masking: bool | None = None  # None: what the checkpoint's card says
     audio_ring_s: float = 120.0
     warm_up: bool = True
@@ -94,6 +97,14 @@ def parse(arguments: list[str] | None = None) -> Settings:
         help="calls whose speech is rendered in one pass (default: 8 on a GPU, 1 elsewhere)",
     )
     add(
+        "--chunks",
+        type=_chunks,
+        default=default.chunks,
+        metavar="N,N,...",
+        help="audio codes of 40 ms rendered at a time: first, second, ..., every further "
+        f"(default {','.join(map(str, default.chunks))})",
+    )
+    add(
         "--slot-masking",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -127,7 +138,15 @@ def parse(arguments: list[str] | None = None) -> Settings:
         max_thought_tokens=a.max_thought,
         decode_batch=a.decode_batch,
         speech_batch=a.speech_batch,
+        chunks=a.chunks,
         slot_masking=a.slot_masking,
         warm_up=a.warm_up,
         log_level=a.log_level,
     )
+
+
+def _chunks(text: str) -> tuple[int, ...]:
+    try:
+        return Schedule(tuple(int(size) for size in text.split(","))).chunks
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers of codes, as in 8,12,25, not {text!r}") from None

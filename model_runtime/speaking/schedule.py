@@ -15,7 +15,7 @@ class Schedule:
     because a larger chunk costs less a second and sounds smoother.
     """
 
-    chunks: tuple[int, ...] = (8, 15, 25)  # codes a chunk; the last size repeats
+    chunks: tuple[int, ...] = (8, 12, 20, 25)  # codes a chunk; the last size repeats
     tail_frames: int = 100  # mel frames (20 ms) of the reply that the flow remembers beside the prompt
     first_hold_frames: int = 4  # audio held back after the first chunk, to be faded into the second
     hold_frames: int = 6  # and after every later one

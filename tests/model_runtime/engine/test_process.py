@@ -53,7 +53,8 @@ def test_a_bad_checkpoint_is_told_in_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [[], ["--checkpoint", "x", "--port", "-1"], ["--checkpoint", "x", "--max-sessions", "0"],
-     ["--checkpoint", "x", "--device", "abacus"]],
+     ["--checkpoint", "x", "--device", "abacus"], ["--checkpoint", "x", "--chunks", "8,many"],
+     ["--checkpoint", "x", "--chunks", "0"]],
 )  # fmt: skip
 def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -63,8 +64,21 @@ def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFix
 
 
 def test_options_become_settings() -> None:
-    chosen = parse(["--checkpoint", "x", "--socket", "/tmp/s", "--max-reply", "16", "--no-slot-masking"])
+    chosen = parse(
+        [
+            "--checkpoint",
+            "x",
+            "--socket",
+            "/tmp/s",
+            "--max-reply",
+            "16",
+            "--no-slot-masking",
+            "--chunks",
+            "5,25",
+        ]
+    )
     assert chosen.socket == Path("/tmp/s")
     assert chosen.max_groups == 100
     assert chosen.slot_masking is False
+    assert chosen.chunks == (5, 25)
     assert chosen.warm_up
