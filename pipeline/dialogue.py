@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from loguru import logger
@@ -157,8 +158,7 @@ class Dialogue:
                 await self._stop_answer(answer, broadcast)
 
     def _speculate(self, action: Speculate) -> None:
-        # A prompt is answered together with what was lost before it: the same history, one answer.
-        asked = action if action.spans or self._unanswered is None else self._unanswered
+        asked = action if self._unanswered is None else _both(self._unanswered, action)
         begun, client = self._session_start, self._client
         if client is None and asked.spans:
             self._unanswered = asked
@@ -166,6 +166,8 @@ class Dialogue:
         if client is None or 2 * _length(spans) < _length(asked.spans):
             # The engine is away, or has been for so long that most of what was said is forgotten.
             self._turns.handle(Finished(action.turn))
+            if client is not None:
+                self._unanswered = None
             return
         since_ended = (self._recent.end - asked.ended_at) / INPUT_RATE
         self._answer = Answer(
@@ -378,6 +380,19 @@ class Dialogue:
     async def _tell_transcript(self, turn: int, text: str) -> None:
         await self._output.tell(page.UserText(turn, text))
         await self._output.transcribed(text)
+
+
+def _both(unanswered: Speculate, action: Speculate) -> Speculate:
+    """What no engine lived to answer, and what was said after it (or nothing: a prompt), as one question."""
+    spans = list(unanswered.spans)
+    for start, end in action.spans:
+        if start <= spans[-1][1]:  # their margins touch
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+    return replace(
+        action, spans=tuple(spans), ended_at=action.ended_at if action.spans else unanswered.ended_at
+    )
 
 
 def _length(spans: Iterable[Span]) -> int:

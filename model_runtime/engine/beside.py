@@ -14,13 +14,14 @@ import torch
 
 from model_runtime.engine.kit import Kit
 from model_runtime.engine.ops import Vocode
+from model_runtime.speaking.token2wav import CodesRefused
 
 
 class Beside:
     """Renders one batch of chunks at a time. ``busy`` until the sound of the last one has been fetched."""
 
     def __init__(self, kit: Kit) -> None:
-        """``kit``'s token2wav is used by this thread alone from now on."""
+        """From now on speech is rendered by this thread alone."""
         self.busy = False
         self._kit = kit
         self._threads = torch.get_num_threads()  # torch counts them for each thread that calls it
@@ -29,30 +30,36 @@ class Beside:
     def begin(self, chunks: Sequence[Vocode], done: Callable[[list[Future[Any]]], None]) -> None:
         """Start on ``chunks``; ``done`` is called, on the thread, with each one's sound or its fault."""
         self.busy = True
-        self._pool.submit(lambda: done(self._render(chunks)))
+        self._pool.submit(self._run, chunks, done)
 
     def stop(self) -> None:
         """End the thread, after what it is doing."""
         self._pool.shutdown()
 
-    def _render(self, chunks: Sequence[Vocode]) -> list[Future[Any]]:
-        torch.set_num_threads(self._threads)
+    def _run(self, chunks: Sequence[Vocode], done: Callable[[list[Future[Any]]], None]) -> None:
         sounds: list[Future[Any]] = [Future() for _ in chunks]
-        with torch.inference_mode():
-            if len(chunks) > 1:
-                try:
-                    for sound, audio in zip(sounds, self._kit.vocode_each(chunks), strict=True):
-                        sound.set_result(audio)
-                    return sounds
-                except ValueError:
-                    pass  # one of them is wrong, and none has changed: each alone
-                except BaseException as fault:
-                    for sound in sounds:
-                        sound.set_exception(fault)
-                    return sounds
-            for sound, chunk in zip(sounds, chunks, strict=True):
-                try:
-                    sound.set_result(self._kit.execute(chunk))
-                except BaseException as fault:  # it is for the thread of the sessions to make something of it
+        try:
+            torch.set_num_threads(self._threads)
+            with torch.inference_mode():
+                self._render(chunks, sounds)
+        except BaseException as fault:  # the thread of the sessions has to learn of it, whatever it is
+            for sound in sounds:
+                if not sound.done():
                     sound.set_exception(fault)
-        return sounds
+        done(sounds)
+
+    def _render(self, chunks: Sequence[Vocode], sounds: Sequence[Future[Any]]) -> None:
+        if len(chunks) > 1:
+            try:
+                together = self._kit.vocode_each(chunks)
+            except CodesRefused:
+                pass  # one of them is wrong, and none has changed: each alone
+            else:
+                for sound, audio in zip(sounds, together, strict=True):
+                    sound.set_result(audio)
+                return
+        for sound, chunk in zip(sounds, chunks, strict=True):
+            try:
+                sound.set_result(self._kit.execute(chunk))
+            except Exception as fault:  # this one's alone
+                sound.set_exception(fault)

@@ -44,7 +44,7 @@ class Kit:
     """``max_context``: positions a session may hold."""
 
     def __init__(self, model: SpeechModel, settings: Settings) -> None:
-        """``model`` is used from one thread only."""
+        """``model``'s halves are each used from one thread only: token2wav, and all the rest."""
         self.model = model
         self.settings = settings
         self.card = model.card
@@ -153,7 +153,7 @@ class Kit:
         return self.model.token2wav.stream(voice, schedule=Schedule(self.settings.chunks))
 
     def vocode_each(self, chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
-        """The sound of each chunk, rendered in as few passes as there may be. ValueError before anything."""
+        """The sound of each chunk, in as few passes as there may be. Raises ``CodesRefused`` first of all."""
         return push_each([(chunk.stream, chunk.codes, chunk.last) for chunk in chunks])
 
     @property
@@ -166,17 +166,20 @@ class Kit:
         begun = time.monotonic()
         for seconds in (1, 3):
             heard = self.execute(Hear(np.zeros(seconds * INPUT_RATE, np.float32)))
-        cache = self.model.new_cache(256)
+        caches = [self.model.new_cache(256) for _ in range(2)]
         human = self.prompts.human(0, [heard], "", "").tokens
-        id = self.execute(Prefill(cache, human, self.best))
+        ids = [self.execute(Prefill(cache, human, self.best)) for cache in caches]
         for _ in range(8):
-            id = self.execute(Decode(cache, id, self.best))
+            steps = [Decode(cache, id, self.best) for cache, id in zip(caches, ids, strict=True)]
+            ids = [self.execute(step) for step in steps]
+        self.decode_each([Decode(cache, id, self.best) for cache, id in zip(caches, ids, strict=True)])
         for voice in self.model.voices.values():
             self.model.token2wav.warm(voice)  # its prompt is read once, for all calls
-            stream = self.stream(voice)
-            for _ in range(16):
-                self.execute(Vocode(stream, [0, 1, 2, 3], False))
-            self.execute(Vocode(stream, [], True))
+            for count in {1, min(2, self.speech_batch)}:
+                streams = [self.stream(voice) for _ in range(count)]
+                for _ in range(len(self.settings.chunks) + 1):  # one chunk of every size
+                    self.vocode_each([Vocode(stream, [0] * stream.needed, False) for stream in streams])
+                self.vocode_each([Vocode(stream, [0], True) for stream in streams])
         log.info("warm seconds=%.1f", time.monotonic() - begun)
 
 

@@ -18,14 +18,15 @@ class Settings:
     """One engine: a checkpoint, where it listens, how much it takes on. Times in seconds, lengths in tokens.
 
     ``threads`` 0 chooses by size: one thread for a small model, because its kernels are too short to share
-    out and the media process wants the other cores; torch's own default for a large one. ``max_context`` 0 is
-    the checkpoint's own limit. ``max_reply_s`` bounds one spoken answer, ``max_text_tokens`` what may follow
-    it (tool calls), ``max_thought_tokens`` what may go before it. ``prefill_tokens`` is the most that one
-    unit of work prefills, so that a long prompt does not hold up the calls that are speaking.
-    ``decode_batch`` is how many calls' next ids one step computes; 1 makes every call bit for bit what it
-    would be alone, more makes many calls cheap and each the same up to rounding. ``speech_batch`` is the same
-    for the chunks of codes that become sound in one pass; 0 is 8 on a GPU and 1 elsewhere. ``chunks`` are how
-    many codes (40 ms each) become sound at a time: the first, the second, ..., and the last again and again.
+    out and the media process wants the other cores; torch's own default for a large one. The language model
+    and token2wav each compute with so many. ``max_context`` 0 is the checkpoint's own limit. ``max_reply_s``
+    bounds one spoken answer, ``max_text_tokens`` what may follow it (tool calls), ``max_thought_tokens`` what
+    may go before it. ``prefill_tokens`` is the most that one unit of work prefills, so that a long prompt
+    does not hold up the calls that are speaking. ``decode_batch`` is how many calls' next ids one step
+    computes; 1 makes every call bit for bit what it would be alone, more makes many calls cheap and each the
+    same up to rounding. ``speech_batch`` is the same for the chunks of codes that become sound in one pass; 0
+    is 8 on a GPU and 1 elsewhere. ``chunks`` are how many codes (40 ms each) become sound at a time: the
+    first, the second, ..., and the last again and again.
     """
 
     checkpoint: str

@@ -34,6 +34,10 @@ PROMPT_SEED = (
 )
 
 
+class CodesRefused(ValueError):  # noqa: N818 - the caller's fault, and it reads as what happened
+    """A stream cannot take these codes. No stream has changed."""
+
+
 class Draws:
     """A stream's random numbers, from a seed of its own: the same seed and codes give the same audio."""
 
@@ -190,7 +194,7 @@ class Token2Wav:
         vocabulary = self.flow.config.vocab_size
         for code in codes:
             if not 0 <= code < vocabulary:
-                raise ValueError(f"{code} is not a speech code: they run from 0 to {vocabulary - 1}")
+                raise CodesRefused(f"{code} is not a speech code: they run from 0 to {vocabulary - 1}")
 
 
 class Token2WavStream:
@@ -201,8 +205,9 @@ class Token2WavStream:
         self._model = model
         self._schedule = schedule
         self._draws = draws
-        self._flow = self._flow_in(voice)
-        self._next_voice: Voice | None = None
+        self._wanted = voice  # written by whoever holds the call
+        self._spoken: Voice | None = None  # and this by whoever renders, perhaps on another thread
+        self._flow: FlowStream
         self._vocoder = VocoderStream(model.hift, schedule, draws)
         self._pending: list[int] = []
         self._index = 0
@@ -212,22 +217,25 @@ class Token2WavStream:
         self.emitted = 0
         """Samples given out so far."""
 
-    def _flow_in(self, voice: Voice) -> FlowStream:
-        """A flow that has just taken in the voice's prompt."""
-        model, tail = self._model, self._schedule.tail_frames
-        if self._schedule.like_reference:
-            rules = FlowRules.reference(FRAMES_PER_CODE * len(voice.tokens), tail)
-            prompt = model.take_in(voice, self._draws)
-        else:
-            rules, prompt = FlowRules.recent(tail), model.prompt(voice)
-        return FlowStream(model.plan, model.speaker(voice), rules, self._draws, prompt)
-
     def speak_as(self, voice: Voice) -> None:
         """Go on in another voice from the next chunk.
 
         The vocoder goes on as it was, so the two voices are faded into each other like any two chunks.
         """
-        self._next_voice = voice
+        self._wanted = voice
+
+    def _flow_now(self) -> FlowStream:
+        """The flow of the voice that is wanted; in a new voice it has just taken in that voice's prompt."""
+        model, voice, tail = self._model, self._wanted, self._schedule.tail_frames
+        if voice is not self._spoken:
+            if self._schedule.like_reference:
+                rules = FlowRules.reference(FRAMES_PER_CODE * len(voice.tokens), tail)
+                prompt = model.take_in(voice, self._draws)
+            else:
+                rules, prompt = FlowRules.recent(tail), model.prompt(voice)
+            self._flow = FlowStream(model.plan, model.speaker(voice), rules, self._draws, prompt)
+            self._spoken = voice
+        return self._flow
 
     @property
     def ended(self) -> bool:
@@ -243,14 +251,14 @@ class Token2WavStream:
         """Take in codes and give out the audio that is ready: float32 [n] at 24 kHz, n often 0.
 
         `last` says that no code follows and gives all that is left; afterwards the stream takes nothing more.
-        ValueError for anything but codes 0..6560 (pads are the caller's to filter); the stream is then
+        `CodesRefused` for anything but codes 0..6560 (pads are the caller's to filter); the stream is then
         unchanged.
         """
         return push_each([(self, codes, last)])[0]
 
     def _check(self, codes: Sequence[int]) -> None:
         if self._ended:
-            raise ValueError("the stream has ended: begin a new one for the next reply")
+            raise CodesRefused("the stream has ended: begin a new one for the next reply")
         self._model._check(codes)
 
     def _take(self, codes: Sequence[int], last: bool) -> None:
@@ -260,17 +268,15 @@ class Token2WavStream:
 
     def _due(self) -> _Due | None:
         """The next chunk that can be rendered now."""
-        if self._next_voice is not None:
-            self._flow, self._next_voice = self._flow_in(self._next_voice), None
         if self.needed == 0:
             size = self._schedule.size(self._index)
             chunk = self._pending[: size + self._model.plan.lookahead]
             del self._pending[:size]
             self._index += 1
-            return _Due(self, chunk, False)
+            return _Due(self, self._flow_now(), chunk, False)
         if self._ended and self._pending:
             chunk, self._pending = self._pending, []
-            return _Due(self, chunk, True)
+            return _Due(self, self._flow_now(), chunk, True)
         return None
 
 
@@ -278,6 +284,7 @@ class _Due(NamedTuple):
     """A chunk of codes that is to be rendered."""
 
     stream: Token2WavStream
+    flow: FlowStream
     codes: list[int]
     last: bool
 
@@ -286,7 +293,7 @@ def push_each(pushes: Sequence[tuple[Token2WavStream, Sequence[int], bool]]) -> 
     """Each (stream, codes, last) as `Token2WavStream.push` would take it, in as few passes as there may be.
 
     Chunks of one shape are rendered as one. Rounding apart, each stream gives what it would give alone.
-    ValueError, and no stream has changed, if one of them cannot take its codes.
+    `CodesRefused`, and no stream has changed, if one of them cannot take its codes.
     """
     for stream, codes, _ in pushes:
         stream._check(codes)
@@ -295,8 +302,8 @@ def push_each(pushes: Sequence[tuple[Token2WavStream, Sequence[int], bool]]) -> 
     audio: dict[int, list[np.ndarray]] = {id(stream): [] for stream, _, _ in pushes}
     while due := [chunk for stream, _, _ in pushes if (chunk := stream._due()) is not None]:
         mels: list[tuple[_Due, Tensor]] = []
-        for group in _alike(due, lambda one: one.stream._flow.shape(len(one.codes), one.last)):
-            flows = [one.stream._flow for one in group]
+        for group in _alike(due, lambda one: one.flow.shape(len(one.codes), one.last)):
+            flows = [one.flow for one in group]
             mels += zip(
                 group, flow_stream.render(flows, [one.codes for one in group], group[0].last), strict=True
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -72,6 +73,27 @@ async def test_what_was_said_while_the_engine_was_away_is_answered_when_it_is_ba
         question = await call.engine.wait_for(Respond, 2)
         assert question.spans[0][0] >= end
         assert question.spans[0][1] <= call.engine.samples
+
+
+async def test_all_that_was_said_until_an_engine_answers_is_one_question() -> None:
+    async with scene(lambda respond: []) as call:  # an engine that never comes to an answer
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        ((begin, _),) = (await call.engine.wait_for(Respond, 1)).spans
+        await call.engine.crash()
+        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
+        for pause in (300, 300, 800):  # the caller goes on, with pauses: hello? hello?
+            await call.line.voice(400)
+            await call.line.silence(pause)
+        recent = call.call._stage.dialogue._recent
+        await eventually(lambda: recent.end >= call.line.said, "the caller's audio")
+        await call.engine.start()
+        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
+        await call.caller(silence=100)
+        again = await call.engine.wait_for(Respond, 2)
+        assert again.spans[0][0] == begin
+        assert sum(end - start for start, end in again.spans) >= (600 + 3 * 400) * INPUT_RATE / 1000
+        assert all(stop < start for (_, stop), (start, _) in pairwise(again.spans))
 
 
 async def test_a_question_whose_answer_died_unheard_is_asked_again_with_the_whole_history() -> None:
