@@ -29,7 +29,9 @@ class Agent(BaseModel):
     voice: str = Field(
         default="", description="The name of one of the checkpoint's voices; empty: its default"
     )
-    tools: tuple[Text, ...] = Field(default=(), description="Names of the tools it may call")
+    tools: tuple[Text, ...] = Field(
+        default=(), max_length=0, description="Names of the tools it may call; there are none yet"
+    )
     language: str = Field(
         default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$", description="What it speaks (BCP 47)"
     )

@@ -19,6 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from loguru import logger
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from bot.agents import Agent
 from bot.calls import Calls, Refused
@@ -150,19 +151,30 @@ def _not_ready(engine: Engine) -> str:
     return engine.status.reason or "The speech model is not ready."
 
 
+def _host(origin: str) -> str | None:
+    """The host and port of an Origin header; None if it is no such thing."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 async def _read(request: Request, shape: type[Body], allowed_origins: tuple[str, ...]) -> Body:
     """The request's body as ``shape``. Raises ``BadRequest``."""
     origin = request.headers.get("origin")
     # Without this any page in the world could call from a visitor's browser: signalling needs no cookie.
-    if origin and origin not in allowed_origins and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin and origin not in allowed_origins and _host(origin) != request.headers.get("host"):
         raise BadRequest(403, "origin", "This page may not place calls here.")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise BadRequest(415, "media_type", "Send JSON, as Content-Type: application/json.")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise BadRequest(413, "too_large", "The request is too large.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise BadRequest(413, "too_large", "The request is too large.")
+    except ClientDisconnect:
+        raise BadRequest(400, "gone", "The request ended before it was whole.") from None
     try:
         return shape.model_validate_json(bytes(body))
     except ValidationError as error:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from loguru import logger
 
-from bot.engine_probe import EngineUnavailable, ask_engine
+from bot.engine_probe import EngineFull, EngineUnavailable, ask_engine
 from bot.settings import EngineSettings
 from model_runtime.protocol import Opened
 
@@ -30,7 +30,8 @@ LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0  # an engine that ran this long was well: the next restart is quick again
 STOP_S = 5.0  # from SIGTERM to SIGKILL
 PROBE_EVERY_S = 0.2
-WATCH_EVERY_S = 10.0  # how often an engine that is not ours is asked whether it is there
+WATCH_EVERY_S = 10.0  # how often an engine is asked whether it is still there
+MUTE = 3  # questions in a row that our own engine leaves unanswered before it is started anew
 CANNOT_START = (
     2  # exit status of an engine that will not start however often it is tried: a bad checkpoint or option
 )
@@ -67,6 +68,8 @@ class Engine:
         while True:
             try:
                 self._now(EngineStatus("ready", about=await self._ask(self.url)))
+            except EngineFull:  # a call that is turned away for that is told so by the engine itself
+                self._now(EngineStatus("ready", about=self.status.about))
             except EngineUnavailable as error:
                 self._now(EngineStatus("down", str(error), self.status.about))
             await asyncio.sleep(WATCH_EVERY_S if self.status.ready else 1.0)
@@ -128,7 +131,7 @@ class EngineProcess(Engine):
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _live_once(self) -> int | None:
-        """One life of the child, start to end. Its exit status; None if it was not ready in time."""
+        """One life of the child, start to end. Its exit status; None if it was mute for too long."""
         child = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -144,8 +147,8 @@ class EngineProcess(Engine):
         try:
             if not await self._until_ready(ended):
                 return None if not ended.done() else ended.result()
-            # Shielded: when we are cancelled, this wait must go on and tell whether the child still runs.
-            return await asyncio.shield(ended)
+            await self._while_it_answers(ended)
+            return ended.result() if ended.done() else None
         finally:
             await _stop(child, ended)
             # What it said last is often why it ended; a grandchild may keep the pipe open, so not for long.
@@ -168,6 +171,22 @@ class EngineProcess(Engine):
                 self._now(EngineStatus("ready", about=about))
                 return True
         return False
+
+    async def _while_it_answers(self, ended: asyncio.Task[int]) -> None:
+        """Until the child has ended, or has been mute for so long that it never will answer again."""
+        mute = 0
+        while mute < MUTE:
+            await asyncio.wait({ended}, timeout=WATCH_EVERY_S)
+            if ended.done():
+                return
+            try:
+                await self._ask(self.url)
+                mute = 0
+            except EngineFull:
+                mute = 0
+            except EngineUnavailable:
+                mute += 1
+        logger.error("engine has not answered {} times", MUTE)
 
     async def _pass_on(self, child: asyncio.subprocess.Process) -> None:
         """Show what the child prints as it prints it, progress bars included, and remember its last line."""
@@ -196,7 +215,7 @@ async def _stop(child: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> 
 
 def _ending(code: int | None) -> str:
     if code is None:
-        return "it was not ready in time"
+        return "it did not answer in time"
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from pipeline import segmenter, turns
@@ -87,6 +96,14 @@ class TurnSettings(_Group):
         description="How readily sound is taken for noise (webrtcvad's 0 to 3).",
     )
 
+    @field_validator("pause_ms")
+    @classmethod
+    def _within_the_end(cls, pause_ms: int, info: ValidationInfo) -> int:
+        end_ms = info.data.get("end_ms", _TURNS.end_ms)
+        if pause_ms > end_ms:
+            raise ValueError(f"at most `end_ms`, which is {end_ms}")
+        return pause_ms
+
 
 def _ice_servers(value: Any) -> Any:
     """Accept JSON, and bare URLs parted by commas: ``stun:stun.example.org,turn:...``."""
@@ -129,7 +146,7 @@ class Settings(BaseSettings):
         default=15, gt=0, description="Seconds a caller has, from the offer to the first connection."
     )
     drain_s: float = Field(default=3, ge=0, description="Seconds calls get to end when Parley is stopped.")
-    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: _words(v))] = Field(
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: _origins(v))] = Field(
         default=(),
         description="Other sites, `https://host`, whose pages may place calls here; parted by commas.",
     )
@@ -153,6 +170,12 @@ def _words(value: Any) -> Any:
     return (
         tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
     )
+
+
+def _origins(value: Any) -> Any:
+    """As browsers send them: without a slash at the end."""
+    value = _words(value)
+    return tuple(str(one).rstrip("/") for one in value) if isinstance(value, tuple) else value
 
 
 def load(**changes: Any) -> Settings:

@@ -46,10 +46,14 @@ def transport_params() -> TransportParams:
 
 @dataclass(frozen=True)
 class CallEnd:
-    """How a call ended."""
+    """How a call ended.
+
+    ``reason``: "hung-up", "max-duration", "dead-peer", "no-peer", "engine-gone", "refused:CODE", "stopping",
+    "failed", or what whoever ended it said.
+    """
 
     call_id: str
-    reason: str  # "hung-up", "max-duration", "dead-peer", "no-peer", "engine-gone", "refused:CODE", "failed"
+    reason: str
     seconds: float
     conversation: Conversation
 
@@ -138,7 +142,11 @@ class Call:
         while not self._ending.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), WATCH_EVERY_S)
-            await self._look()
+            try:
+                await self._look()
+            except Exception:  # else nothing would watch over the call any more
+                logger.exception("fault in watching over the call, which ends")
+                await self.end("failed")
         if self._stage.said_last_words:
             await asyncio.sleep(LAST_WORDS_S)
         await runner.cancel(self._reason)

@@ -8,7 +8,7 @@ import { LOST, Problem, UNREACHABLE, microphoneProblem, refusalProblem } from '.
 const LABEL = 'rtvi-ai';
 const RTVI_VERSION = '2.0.0';
 const PING_MS = 1000; // the server takes a caller silent for 3 s for gone
-const WEAK_MS = 8000; // how long a broken connection may take to mend itself
+const WEAK_MS = 5000; // how long a broken connection may take to mend itself
 const CONNECT_MS = 15000;
 
 export class Call extends EventTarget {

@@ -30,7 +30,7 @@ def test_a_name_alone_is_an_agent(tmp_path: Path) -> None:
         ("name: ''", "name"),
         ("name: A\ngreting: hi", "greting: there is no such field"),
         ("name: A\nlanguage: English!", "language"),
-        ("name: A\ntools: [a, '']", "tools[2]"),
+        ("name: A\ntools: [weather]", "tools"),
         ("name: A\nvoice: [x]", "voice"),
         ("- name", "should hold fields"),
         ("", "should hold fields"),

@@ -212,6 +212,7 @@ async def test_pages_of_other_sites_may_not_call_unless_allowed(offer: dict[str,
     async with parley(allowed_origins=("https://shop.example",)) as p:
         assert code(await p.post(offer, Origin="https://evil.example")) == "origin"
         assert (await p.post(offer, Origin="null")).status_code == 403
+        assert (await p.post(offer, Origin="http://[")).status_code == 403
         assert (await p.post(offer, Origin="http://here")).status_code == 200
         allowed = await p.post(offer, Origin="https://shop.example")
         assert allowed.status_code == 200

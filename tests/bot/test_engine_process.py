@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bot.engine_probe import EngineUnavailable, ask_engine
+from bot.engine_probe import EngineFull, EngineUnavailable, ask_engine
 from bot.engine_process import Engine, EngineProcess
+from model_runtime.protocol import Opened
 from tests.bot.speaking_engine import SpeakingEngine
 
 SERVES = """
 import asyncio, sys
+from model_runtime.protocol import Opened
 from tests.bot.speaking_engine import SpeakingEngine
 async def main():
     async with SpeakingEngine(sys.argv[1]):
@@ -102,7 +104,7 @@ async def test_an_engine_that_never_gets_ready_is_started_anew(tmp_path: Path) -
     engine = child("import time; time.sleep(1000)", tmp_path, start_timeout_s=0.1)
     async with running(engine):
         await until(lambda: engine.restarts >= 1)
-        assert "not ready in time" in engine.status.reason or engine.status.state == "starting"
+        assert "did not answer in time" in engine.status.reason or engine.status.state == "starting"
 
 
 async def test_an_engine_that_ignores_sigterm_is_killed(
@@ -118,6 +120,43 @@ async def test_an_engine_that_ignores_sigterm_is_killed(
         assert engine.pid is not None
         pid = engine.pid
     assert not alive(pid)
+
+
+async def test_an_engine_that_falls_silent_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.engine_process.WATCH_EVERY_S", 0.05)
+    monkeypatch.setattr("bot.engine_probe.ANSWER_S", 0.2)
+    monkeypatch.setattr("bot.engine_process.STOP_S", 0.1)
+    engine = child(SERVES, tmp_path, start_timeout_s=60.0)
+    async with running(engine):
+        await until(lambda: engine.status.ready)
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGSTOP)
+        await until(lambda: engine.restarts == 1)
+        monkeypatch.setattr("bot.engine_probe.ANSWER_S", 5.0)
+        await until(lambda: engine.status.ready)
+
+
+async def test_an_engine_that_is_full_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.engine_process.WATCH_EVERY_S", 0.01)
+    asked = 0
+
+    async def ask(url: str) -> Opened:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise EngineFull("All places are taken.")
+        return Opened("tone")
+
+    states: list[str] = []
+    engine = Engine("ws://127.0.0.1:9", ask)
+    engine.on_change = lambda status: states.append(status.state)
+    async with running(engine):
+        await until(lambda: engine.status.ready)
+        await until(lambda: asked > 2)
+        assert states == ["ready"]
+        assert engine.status.about is not None
 
 
 async def test_somebody_elses_engine_is_watched() -> None:

@@ -63,6 +63,7 @@ def test_ice_servers_are_urls_or_json(monkeypatch: pytest.MonkeyPatch, text: str
         ("PARLEY_LOG_LEVEL", "loud"),
         ("PARLEY_TURNS__END_MS", "-1"),
         ("PARLEY_TURNS__NO_SUCH", "1"),
+        ("PARLEY_TURNS__PAUSE_MS", "900"),
         ("PARLEY_ENGINE__DEVICE", "abacus"),
         ("PARLEY_ICE_SERVERS", "[{"),
         ("PARLEY_ICE_SERVERS", '[{"url": "stun:a"}]'),
@@ -74,6 +75,11 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(conf.BadSettings, match=name):
         conf.load()
+
+
+def test_an_origin_is_as_browsers_send_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_ALLOWED_ORIGINS", "https://shop.example/, https://b.example")
+    assert conf.load().allowed_origins == ("https://shop.example", "https://b.example")
 
 
 def test_every_setting_is_described_and_in_the_table() -> None:
