@@ -82,7 +82,9 @@ class TurnSettings(_Group):
         description="Less speech than this, in ms, is a noise and not a turn.",
     )
     max_turn_ms: int = Field(
-        default=_TURNS.max_turn_ms, gt=0, description="Speech without a pause is answered after this many ms."
+        default=_TURNS.max_turn_ms,
+        gt=0,
+        description="Speech that leaves nobody a turn is answered after this many ms of it.",
     )
     pause_ms: int = Field(
         default=_SPEECH.stop_ms,

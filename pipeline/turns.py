@@ -27,7 +27,7 @@ class TurnSettings:
     )
     barge_in_ms: int = 120  # speech over the bot that stops it
     min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
-    max_turn_ms: int = 30_000  # speech without a pause is answered after this: it may be a radio
+    max_turn_ms: int = 30_000  # speech that leaves nobody a turn is answered after this: it may be a radio
     pre_roll_ms: int = 200  # audio kept before speech was noticed: soft onsets are noticed late
     tail_ms: int = 100  # audio kept after the last voiced sample: final consonants are unvoiced
 
@@ -198,7 +198,8 @@ class Turns:
             # The silence in which a segment is still open is no part of what must last.
             if self._answer and voiced and lasted >= _samples(self.settings.barge_in_ms):
                 return self._stop()
-            if self._answer is None and lasted >= _samples(self.settings.max_turn_ms):
+            whole = lasted + sum(end - start for start, end in self._spans)
+            if self._answer is None and whole >= _samples(self.settings.max_turn_ms):
                 actions = self._speech_stop(now, now)
                 return actions + self._let_speak()
         elif not voiced and now - self._voice_end >= _samples(self.settings.end_ms):
