@@ -27,6 +27,7 @@ from bot.engine_process import Engine
 from bot.ingress.webrtc import BadOffer, Candidates, MakeCall, Offer, UnknownConnection, WebRTCIngress
 from bot.settings import PACKAGE, Settings
 
+BODY_S = 10.0  # a request's body has to be here by then
 MAX_BODY = 64 * 1024  # bytes; a browser's offer is about 3 KiB, with video and every codec about 12
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -169,10 +170,13 @@ async def _read(request: Request, shape: type[Body], allowed_origins: tuple[str,
         raise BadRequest(415, "media_type", "Send JSON, as Content-Type: application/json.")
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                raise BadRequest(413, "too_large", "The request is too large.")
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise BadRequest(413, "too_large", "The request is too large.")
+    except TimeoutError:
+        raise BadRequest(408, "too_slow", "The request took too long to arrive.") from None
     except ClientDisconnect:
         raise BadRequest(400, "gone", "The request ended before it was whole.") from None
     try:

@@ -131,10 +131,6 @@ class SpeechModel:
 
     # --- prompts ---
 
-    def encode_text(self, text: str) -> list[int]:
-        """Ids of untrusted text: never a control token."""
-        return self.tokenizer.encode(text)
-
     def conversation(self, instructions: str = "", tools: Sequence[dict[str, object]] = ()) -> list[Piece]:
         """The turns every conversation begins with: system, and the tools if there are any."""
         pieces: list[Piece] = self.template.system(instructions) if instructions else []
@@ -143,12 +139,6 @@ class SpeechModel:
     def human(self, rows: Sequence[Tensor], text: str = "") -> list[Piece]:
         """A human turn with a place for each piece of ``hear_pieces``, then ``text``."""
         return self.template.human([AudioSlot(len(block)) for block in rows], text)
-
-    def transcription(self, rows: Sequence[Tensor]) -> list[Piece]:
-        """A whole prompt for the model's own transcription task, to be completed in text."""
-        task = self.card.transcribe_instructions
-        system = self.template.system(task) if task else []
-        return [*system, *self.human(rows), *self.template.opening(speech=False)]
 
     def prompt(self, pieces: Sequence[Piece], rows: Sequence[Tensor] = ()) -> tuple[list[int], Tensor]:
         """Ids of ``pieces`` and their embeddings [T, hidden], with ``rows`` laid into the audio slots in

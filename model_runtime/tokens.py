@@ -83,11 +83,6 @@ class SpecialTokens:
         )
 
     @property
-    def audio_codes(self) -> int:
-        """How many codes can be spoken: 6561."""
-        return AUDIO_CODES
-
-    @property
     def audio_pad(self) -> int:
         """The audio slot of a group that has no more sound."""
         return self.audio0 + AUDIO_CODES

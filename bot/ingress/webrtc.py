@@ -7,6 +7,7 @@ the transport are pipecat's.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Protocol
@@ -21,6 +22,7 @@ from bot.calls import Calls, Place
 from bot.settings import IceServer
 from pipeline.call import CallEnd
 
+OFFER_S = 15.0  # finding our own addresses, a slow STUN server's included; it holds a caller's place
 Sdp = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -116,8 +118,11 @@ class WebRTCIngress:
         connection = SmallWebRTCConnection(self._ice_servers)
         try:
             try:
-                await connection.initialize(offer.sdp, offer.type)
+                async with asyncio.timeout(OFFER_S):
+                    await connection.initialize(offer.sdp, offer.type)
                 answer = _answer(connection)
+            except TimeoutError:
+                raise BadOffer("The offer could not be answered in time.") from None
             except Exception as error:
                 logger.debug("offer failed: {!r}", error)
                 raise BadOffer("The offer's SDP cannot be answered.") from None

@@ -149,13 +149,14 @@ def listened(hearer: Hearer, speech: Path, seed: int, draw: random.Random) -> It
 def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Tensor:
     """[n, hidden] with the mean of ``rows``, and what another hearing's rows do around theirs.
 
-    The ears put the intent into the mean of the rows, and there it is told in voices they have never heard.
-    A backbone that may read single rows learns those of the training voices by heart.
+    The ears put the intent into the mean of the rows as the backbone normalises them, and there it is told in
+    voices they have never heard. A backbone that may read single rows learns those of the training voices by
+    heart. The size of each row stays its own.
     """
-    count = len(rows)
-    start = draw.randrange(len(others))
-    ripple = others[(torch.arange(count) + start) % len(others)]
-    return rows.mean(0) + draw.uniform(0.3, 1.3) * (ripple - ripple.mean(0))
+    size = rows.square().mean(-1, keepdim=True).sqrt()
+    own, other = (F.rms_norm(one, (HIDDEN,)) for one in (rows, others))
+    ripple = other[(torch.arange(len(rows)) + draw.randrange(len(others))) % len(others)]
+    return size * (own.mean(0) + draw.uniform(0.2, 1.0) * (ripple - ripple.mean(0)))
 
 
 def plan(heard: Sequence[Rows], writer: Writer, draw: random.Random) -> tuple[list[Conversation], Tensor]:
@@ -265,7 +266,7 @@ def main() -> None:
             talks, rows = plan(draw.sample(pool, QUESTIONS), writer, draw)
             lost, right = losses(mind, talks, rows)
             told = {"right": right} | {key: float(loss.detach()) for key, loss in lost.items()}
-            if not stage.learn(lost["speech"] + 0.5 * lost["intent"], told):
+            if not stage.learn(lost["speech"] + lost["intent"], told):
                 continue
             found: dict[str, object] = {}
             if stage.done or stage.used - examined > EXAMINE_S:

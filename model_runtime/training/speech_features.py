@@ -14,7 +14,6 @@ from model_runtime.speaking.mel import MEL_BINS, MEL_FFT, MEL_HOP, MEL_RATE, MEL
 
 Wave = npt.NDArray[np.float32]
 
-CODEC_HZ = 25  # codes a second
 MEL_HZ = 50  # frames a second of the 24 kHz mel
 HOP = MEL_HOP  # samples of 24 kHz speech in one such frame
 EDGE_SECONDS = 0.06  # silence left around trimmed speech: a soft onset, too short to be a pause

@@ -112,7 +112,7 @@ def test_a_prompt_with_a_word_for_a_patch_takes_no_audio(tiny_model: SpeechModel
     ids, embeddings = tiny_model.prompt(tiny_model.human([], said))
     assert torch.equal(embeddings, tiny_model.embed(ids))
     assert tiny_model.tokens.audio_patch not in ids
-    assert tiny_model.tokenizer.decode(tiny_model.encode_text(said)) == said
+    assert tiny_model.tokenizer.decode(tiny_model.tokenizer.encode(said)) == said
 
 
 @pytest.mark.parametrize("slots", [[], [1, 1], [2]])
@@ -122,16 +122,11 @@ def test_slots_and_audio_must_match(tiny_model: SpeechModel, slots: list[int]) -
         tiny_model.prompt(pieces, [torch.zeros(1, 32)])
 
 
-def test_conversation_and_transcription(tiny_model: SpeechModel) -> None:
+def test_a_conversation_begins_with_instructions_and_tools(tiny_model: SpeechModel) -> None:
     assert tiny_model.conversation() == []
     turns = tiny_model.conversation("Be kind.", [{"type": "function"}])
     ids, _ = tiny_model.template.lay_out(turns)
     assert ids.count(tiny_model.tokens.bot) == ids.count(tiny_model.tokens.eot) == 2
-    rows = tiny_model.hear_pieces(wav(0.5))
-    ids, embeddings = tiny_model.prompt(tiny_model.transcription(rows), rows)
-    assert tiny_model.card.transcribe_instructions in tiny_model.tokenizer.decode(ids)
-    assert tiny_model.tokens.tts_start not in ids
-    assert len(embeddings) == len(ids)
 
 
 def test_what_cannot_be_read_is_said(tiny_model: SpeechModel) -> None:

@@ -20,7 +20,6 @@ def test_ids_come_from_names() -> None:
     assert found.tts_pad == IDS["<tts_pad>"]
     assert found.audio0 == IDS["<audio_0>"]
     assert found.audio_pad == IDS["<audio_6561>"]
-    assert found.audio_codes == 6561
     assert found.audio_slot == (IDS["<audio_0>"], IDS["<audio_6561>"] + 1)
 
 
