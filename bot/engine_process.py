@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import shlex
 import shutil
 import signal
 import sys
@@ -254,6 +255,7 @@ class OwnEngine(EngineProcess):
             str(max_calls + 1),
             "--log-level",
             "DEBUG" if log_level == "TRACE" else log_level,
+            *shlex.split(settings.options),
         ]
         super().__init__(command, f"unix:{socket}", start_timeout_s=settings.start_timeout_s)
 

@@ -7,6 +7,7 @@ all of them with what they are now; ``parley settings --markdown`` prints the on
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,20 @@ class EngineSettings(_Group):
     threads: int = Field(
         default=0, ge=0, le=256, description="CPU threads of our own engine; 0 chooses by the model's size."
     )
+    options: str = Field(
+        default="",
+        description="More for our own engine, as on a command line: "
+        "`python -m model_runtime.engine --help` lists it.",
+    )
     start_timeout_s: float = Field(
         default=600, gt=0, description="Seconds our own engine may take to load before it is started anew."
     )
+
+    @field_validator("options")
+    @classmethod
+    def _parts(cls, options: str) -> str:
+        shlex.split(options)  # raises ValueError, which says what is open
+        return options
 
 
 class TurnSettings(_Group):

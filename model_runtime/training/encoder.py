@@ -1,8 +1,8 @@
 """Stage one of nano's hearing: ``torchrun --nproc-per-node 2 -m model_runtime.training.encoder --work DIR``.
 
 The audio encoder and the adaptor learn together which phone is in each frame, the phones in order (CTC) and
-the intent, so that the rows the language model reads already mean something. The heads are thrown away
-afterwards.
+the intent, so that the rows the language model reads already mean something. The heads are no part of
+the checkpoint; `export` keeps them beside it, for training to go on from.
 """
 
 from __future__ import annotations

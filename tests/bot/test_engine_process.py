@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from bot.engine_probe import EngineFull, EngineUnavailable, ask_engine
-from bot.engine_process import Engine, EngineProcess
+from bot.engine_process import Engine, EngineProcess, OwnEngine
+from bot.settings import EngineSettings
 from model_runtime.protocol import Opened
 from tests.bot.speaking_engine import SpeakingEngine
 
@@ -120,6 +121,13 @@ async def test_an_engine_that_ignores_sigterm_is_killed(
         assert engine.pid is not None
         pid = engine.pid
     assert not alive(pid)
+
+
+async def test_a_wrong_option_for_our_own_engine_is_told_in_its_words() -> None:
+    engine = OwnEngine(EngineSettings(options="--chunks 8,many"), "no checkpoint", 2, "INFO")
+    await asyncio.wait_for(engine.run(), 60)
+    assert engine.status.state == "failed"
+    assert "numbers of codes" in engine.status.reason
 
 
 async def test_an_engine_that_falls_silent_is_started_anew(

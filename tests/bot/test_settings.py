@@ -65,6 +65,7 @@ def test_ice_servers_are_urls_or_json(monkeypatch: pytest.MonkeyPatch, text: str
         ("PARLEY_TURNS__NO_SUCH", "1"),
         ("PARLEY_TURNS__PAUSE_MS", "900"),
         ("PARLEY_ENGINE__DEVICE", "abacus"),
+        ("PARLEY_ENGINE__OPTIONS", "--chunks '8"),
         ("PARLEY_ICE_SERVERS", "[{"),
         ("PARLEY_ICE_SERVERS", '[{"url": "stun:a"}]'),
     ],
