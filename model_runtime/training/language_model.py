@@ -9,6 +9,7 @@ intent where the answer begins.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
 from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, shop
+from model_runtime.training.wiring import Asked, Listener
 
 LAYERS, HEADS, KV_HEADS, FEED_FORWARD, POSITIONS = 5, 4, 2, 640, 2560  # half of it: what it was taught
 DECIDED = 8  # groups after which an answer is told from every other by its text
@@ -34,6 +36,7 @@ LONG = 12  # turns of a long call: what the engine keeps before it lets the olde
 QUESTIONS = 16  # a step and process
 REUSE = 8  # times a hearing is asked in a call: hearing costs as much as answering
 KEPT = 5120  # hearings to draw from: several shards, so that those of a step are not all of one
+PRACTISED = 960  # hearings the listening head practises on
 OWN = 0.3  # share of hearings whose rows are left as they are
 EVENLY = torch.ones(len(LABELS))
 EVENLY[LABELS.index(REFUSE)] = REFUSAL_WEIGHT
@@ -228,6 +231,28 @@ def interview(
     return {"right": round(mean[False], 3), "refused": round(mean[True], 3)}
 
 
+def teach_to_listen(
+    listener: Listener, hearer: Hearer, backbone: Backbone, writer: Writer, speech: Path, seed: int
+) -> None:
+    """Lay the listening head out and have it practise, alike in every process."""
+    torch.set_num_threads(1)
+    draw = random.Random(seed)
+    heard: list[Rows] = []
+    for shard in listened(hearer, speech, seed, draw):
+        heard += shard
+        if len(heard) >= PRACTISED:
+            break
+    listener.lay_out(hearer, torch.cat([one.rows for one in heard[:200]]))
+
+    def some() -> tuple[Tensor, list[Asked]]:
+        talks, rows = plan(draw.sample(heard, QUESTIONS), writer, draw)
+        asked = [(row, place, intent) for row, talk in enumerate(talks) for place, intent in talk.asked]
+        with torch.no_grad():
+            return laid_out(talks, rows, backbone)[0], asked
+
+    print(json.dumps({"listener": round(listener.practise(some, EVENLY), 3)}), flush=True)
+
+
 def from_nano(backbone: Backbone) -> None:
     """The thinking half of the shipped checkpoint."""
     shipped = load_file(NANO / "model.safetensors")
@@ -251,6 +276,10 @@ def main() -> None:
     hearer.load_state_dict(torch.load(args.work / "encoder.pt", weights_only=True)["averages"]["hearer"])
     if args.from_nano:
         from_nano(backbone)
+    listener = Listener(backbone)
+    if not (args.work / "language_model.pt").exists():
+        teach_to_listen(listener, hearer, backbone, writer, args.work / "train", args.seed)
+    listener.hold()
     mind = Mind(backbone)
     stage = Stage(
         "language_model", args.work, {"mind": mind}, {"mind": args.rate}, args.minutes, args.seed, 50

@@ -1,0 +1,55 @@
+"""The head that listens: it finds the question that was heard last, and stands still afterwards."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from model_runtime.training.conversations import HeardTurn, Writer
+from model_runtime.training.encoder import NANO
+from model_runtime.training.hearer import HIDDEN, LABELS, LOOKS, Hearer
+from model_runtime.training.language_model import ANSWERS, EVENLY, laid_out, new_backbone
+from model_runtime.training.wiring import Asked, Listener
+
+
+def test_it_finds_what_was_asked_last_and_then_stands_still() -> None:
+    torch.manual_seed(0)
+    writer, hearer = Writer(NANO / "tokenizer.json", ANSWERS), Hearer()
+    backbone = new_backbone(writer.tokenizer.get_vocab_size())
+    meaning = torch.linalg.qr(torch.randn(HIDDEN, len(LABELS)))[0].T  # each intent's direction
+    with torch.no_grad():
+        hearer.intent.weight.copy_(4 * meaning.repeat(1, LOOKS))
+        hearer.intent.bias.zero_()
+    voice = torch.randn(HIDDEN)  # what all audio has in common
+    draw = random.Random(1)
+
+    def question(intent: int) -> Tensor:
+        rows: Tensor = voice + 6 * meaning[intent] + torch.randn(draw.randint(12, 30), HIDDEN)
+        return rows
+
+    def some() -> tuple[Tensor, list[Asked]]:
+        intents = [draw.randrange(len(LABELS) - 1) for _ in range(8)]
+        rows = [question(intent) for intent in intents]
+        heard = [
+            HeardTurn(i, len(one), LABELS[k]) for i, (one, k) in enumerate(zip(rows, intents, strict=True))
+        ]
+        talks = [writer.conversation(heard[at : at + 4], draw, decides=True) for at in (0, 4)]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        with torch.no_grad():
+            embeddings = laid_out(talks, padded, backbone)[0]
+        return embeddings, [(row, at, name) for row, talk in enumerate(talks) for at, name in talk.asked]
+
+    listener = Listener(backbone)
+    listener.lay_out(hearer, torch.cat([question(k % 45) for k in range(60)]))
+    assert listener.practise(some, EVENLY) > 0.9  # among three other questions in the same call
+    listener.hold()
+    embeddings, _ = some()
+    backbone.zero_grad()
+    backbone.hidden(embeddings).square().sum().backward()
+    query = backbone.model.layers[0].get_submodule("self_attn.q_proj").get_parameter("weight").grad
+    assert query is not None
+    size = backbone.config.head_dim
+    assert query[:size].abs().max() == 0
+    assert query[2 * size :].abs().max() > 0
