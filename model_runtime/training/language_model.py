@@ -165,9 +165,10 @@ def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Ten
 def plan(heard: Sequence[Rows], writer: Writer, draw: random.Random) -> tuple[list[Conversation], Tensor]:
     """Hearings dealt out as calls of one to twelve turns, and their rows [B, N, hidden], zero-padded.
 
-    Most steps only decide, in long calls, so that little of the work is instructions; one in five speaks.
+    Half of the steps only decide, in long calls, so that little of the work is instructions; the others
+    speak.
     """
-    decides = draw.random() < 0.8
+    decides = draw.random() < 0.5
     turns = draw.choice([8, LONG] if decides else [1, 2, 4, 6])
     asked = [HeardTurn(index, len(one.rows), one.intent) for index, one in enumerate(heard)]
     talks = [writer.conversation(asked[at : at + turns], draw, decides) for at in range(0, len(asked), turns)]

@@ -22,7 +22,7 @@ NEAR = (10, 12, 14)  # rotary pairs whose cosines together fall with distance: p
 STILL = 31  # the rotary pair that hardly turns within a call
 NEARNESS = 6.0  # of a score, each pair at distance 0
 AUDIBLE = 4.0  # of a score, between a row of audio and any other token
-LOUD = 0.15  # what one point of an intent's score adds to the residual stream
+LOUD = 0.4  # what one point of an intent's score adds to the residual stream
 PRACTICE, RATE = 80, 2e-3  # steps, and how fast at first
 
 
