@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model_runtime.engine.ops import Op, Vocode
 from model_runtime.protocol import Cancel, Commit, Done, Respond, Sampling, Speech
+from model_runtime.speaking.token2wav import CodesRefused
 from tests.model_runtime.engine.live import Running, running
 
 
@@ -118,7 +119,7 @@ async def test_one_wrong_chunk_in_a_batch_is_its_own_calls_fault(monkeypatch: py
     async with rendering(decode_batch=1, speech_batch=4) as (engine, begun, go):
 
         def wrong(chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
-            raise ValueError("one of them")
+            raise CodesRefused("one of them")
 
         monkeypatch.setattr(engine.kit, "vocode_each", wrong)
         calls = asyncio.gather(*(said(engine, seed) for seed in range(3)))
@@ -126,3 +127,23 @@ async def test_one_wrong_chunk_in_a_batch_is_its_own_calls_fault(monkeypatch: py
         await engine.until(lambda: chunks_waiting(engine) == 3)
         go.set()
         assert all(len(sound) for sound in await calls)  # each was rendered alone
+
+
+async def test_a_fault_that_meets_a_whole_batch_is_told_to_each_call_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with rendering(decode_batch=1, speech_batch=4) as (engine, begun, go):
+
+        def broken(chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
+            raise RuntimeError("out of luck")
+
+        monkeypatch.setattr(engine.kit, "vocode_each", broken)
+        async with engine.session("a") as a, engine.session("b") as b, engine.session("c") as c:
+            await a.talk(0)
+            await engine.until(begun.is_set)
+            await b.talk(0)
+            await c.talk(0)
+            await engine.until(lambda: chunks_waiting(engine) == 3)
+            go.set()
+            for call in (b, c):
+                assert (await call.read(Done)).reason == "error"
