@@ -156,11 +156,6 @@ class Kit:
         """The sound of each chunk, in as few passes as there may be. Raises ``CodesRefused`` first of all."""
         return push_each([(chunk.stream, chunk.codes, chunk.last) for chunk in chunks])
 
-    @property
-    def speech_batch(self) -> int:
-        """How many calls' chunks one pass renders."""
-        return self.settings.speech_batch or (8 if self.model.device.type == "cuda" else 1)
-
     def warm_up(self) -> None:
         """Do everything once, so that the first call does not pay for lazily made tables and kernels."""
         begun = time.monotonic()
@@ -175,7 +170,7 @@ class Kit:
         self.decode_each([Decode(cache, id, self.best) for cache, id in zip(caches, ids, strict=True)])
         for voice in self.model.voices.values():
             self.model.token2wav.warm(voice)  # its prompt is read once, for all calls
-            for count in {1, min(2, self.speech_batch)}:
+            for count in {1, min(2, self.settings.speech_batch)}:
                 streams = [self.stream(voice) for _ in range(count)]
                 for _ in range(len(self.settings.chunks) + 1):  # one chunk of every size
                     self.vocode_each([Vocode(stream, [0] * stream.needed, False) for stream in streams])

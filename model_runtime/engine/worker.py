@@ -178,7 +178,7 @@ class Worker:
             case Decode():
                 kind, most = Decode, self._kit.settings.decode_batch
             case Vocode():
-                kind, most = Vocode, self._kit.speech_batch
+                kind, most = Vocode, self._kit.settings.speech_batch
             case _:
                 return [chosen]
         if most == 1:

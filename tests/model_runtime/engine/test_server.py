@@ -202,8 +202,13 @@ async def spoken(engine: Running, seed: int) -> tuple[bytes, str]:
         return pcm, first.text + second.text
 
 
+SHORT: dict[str, Any] = {"slot_masking": True, "max_reply_s": 2.4, "max_text_tokens": 20}
+
+
 async def test_without_batches_calls_at_once_hear_bit_for_bit_what_each_would_hear_alone() -> None:
-    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20, decode_batch=1) as engine:
+    async with running(
+        slot_masking=True, max_reply_s=2.4, max_text_tokens=20, decode_batch=1, speech_batch=1
+    ) as engine:
         alone = [await spoken(engine, seed) for seed in range(3)]
         together = await asyncio.gather(*(spoken(engine, seed) for seed in range(3)))
         assert alone == together
@@ -227,7 +232,7 @@ async def test_calls_decoded_as_one_say_what_each_would_say_alone(monkeypatch: p
 
 
 async def test_when_a_step_of_several_fails_each_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20) as engine:
+    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20, speech_batch=1) as engine:
         alone = [await spoken(engine, seed) for seed in range(2)]
 
         def broken(steps: Sequence[Decode]) -> list[Tensor]:
@@ -238,7 +243,9 @@ async def test_when_a_step_of_several_fails_each_goes_on_alone(monkeypatch: pyte
 
 
 async def test_a_fault_in_one_call_is_that_calls_alone() -> None:
-    async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20, decode_batch=1) as engine:
+    async with running(
+        slot_masking=True, max_reply_s=2.4, max_text_tokens=20, decode_batch=1, speech_batch=1
+    ) as engine:
         expected = await spoken(engine, 1)
         execute = engine.kit.execute
 
