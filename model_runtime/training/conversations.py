@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from model_runtime.chat import AudioSlot, Piece, Template, TextIds
 from model_runtime.tokens import SpecialTokens
-from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, REPEAT, shop
+from model_runtime.training.texts import REFUSE, REPEAT, shop
 
 GREET = "The call has just begun. Greet the caller with these words: {greeting}"
 BLUEBIRD = (
@@ -38,6 +38,8 @@ INSTRUCTIONS = [
     "gear. Keep it short. Never make things up.",
 ]
 OPENING_GROUPS = 3  # where an answer is decided: weighted more
+# More than it weighs for the ears: those tell what is asked, and it is the backbone that has to keep silent.
+REFUSED = 0.7  # weight of an answer that refuses
 DECIDED_GROUPS = 2  # of an answer that is only to be decided
 
 
@@ -145,7 +147,7 @@ class Writer:
                 cut = DECIDED_GROUPS if one.intent != REPEAT else DECIDED_GROUPS + 1
             elif draw.random() < 0.5:
                 cut = min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
-            weight = REFUSAL_WEIGHT if one.intent == REFUSE else 1.0
+            weight = REFUSED if one.intent == REFUSE else 1.0
             begun = self._answer(talk, answer, cut, ends=not last, weight=weight)
             talk.asked.append((begun, one.intent))
             previous = answer

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_runtime.thinking.backbone import Backbone, BackboneConfig
-from model_runtime.training.conversations import Conversation, HeardTurn, Writer
+from model_runtime.training.conversations import REFUSED, Conversation, HeardTurn, Writer
 from model_runtime.training.encoder import NANO, batches, examine
 from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
 from model_runtime.training.stage import Stage, autocast
-from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, shop
+from model_runtime.training.texts import REFUSE, shop
 from model_runtime.training.wiring import Asked, Listener
 
 LAYERS, HEADS, KV_HEADS, FEED_FORWARD, POSITIONS = 5, 4, 2, 640, 2560  # half of it: what it was taught
@@ -39,8 +39,8 @@ KEPT = 5120  # hearings to draw from: several shards, so that those of a step ar
 PRACTISED = 960  # hearings the listening head practises on
 OWN = 0.3  # share of hearings whose rows are left as they are
 EVENLY = torch.ones(len(LABELS))
-EVENLY[LABELS.index(REFUSE)] = REFUSAL_WEIGHT
-EXAMINE_S = 400.0
+EVENLY[LABELS.index(REFUSE)] = REFUSED
+EXAMINE_S = 1200.0
 ANSWERS = Path(__file__).with_name("runs") / "answers.json"
 
 

@@ -9,11 +9,13 @@ the template) is the real thing.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase
 from tempfile import mkdtemp
 from typing import Any, TypeVar
 
@@ -71,6 +73,14 @@ class ScriptedKit(Kit):
             script = self.heard if op.draw is self.best else self.script
             return script.pop(0) if script else result
         return result
+
+
+    def spoken(self, groups: int) -> list[int]:
+        """Ids of that many groups, a letter in each, in which nothing repeats itself."""
+        draw = random.Random(0)
+        letters = [self.model.tokenizer.encode(letter)[0] for letter in ascii_lowercase]
+        codes = range(self.tokens.audio0, self.tokens.audio0 + 6561)
+        return [id for _ in range(groups) for id in (draw.choice(letters), *draw.choices(codes, k=4))]
 
 
 def settings(**changes: Any) -> Settings:

@@ -324,15 +324,20 @@ async def test_the_event_loop_is_never_kept_waiting_by_the_model() -> None:
 async def test_nothing_more_is_made_for_a_client_that_reads_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("model_runtime.engine.server.STALL_BYTES", 60_000)
+    monkeypatch.setattr("model_runtime.engine.server.STALL_BYTES", 20_000)
+    monkeypatch.setattr("model_runtime.engine.server.PING_S", 600.0)  # it does not read pings either
     # A unix socket, because the buffers of a TCP connection on one machine would swallow the whole reply.
-    async with running(slot_masking=True, socket=tmp_path / "s") as engine, engine.session("deaf") as deaf:
+    async with running(socket=tmp_path / "s") as engine, engine.session("deaf") as deaf:
+        kit = engine.kit
+        kit.script = [*kit.spoken(100), kit.tokens.tts_end, kit.tokens.eot]
         deaf.socket.transport.pause_reading()
         await deaf.talk(0)
-        port = next(iter(engine.worker._sessions))
-        await engine.until(lambda: port.stalled)
+        await engine.until(lambda: any(port.stalled for port in list(engine.worker._sessions)))
+        rest, kit.script = kit.script, [*kit.spoken(10), kit.tokens.tts_end, kit.tokens.eot]
         async with engine.session("other") as other:  # is served meanwhile
             await other.talk(0)
-            await other.read(Speech)
+            assert (await other.read(Done)).groups == 10
+        assert rest  # all the while nothing more is made for the first
+        kit.script = rest
         deaf.socket.transport.resume_reading()
-        await deaf.read(Done)
+        assert (await deaf.read(Done)).groups == 100
