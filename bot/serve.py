@@ -19,7 +19,7 @@ from bot.app import create_app
 from bot.engine_process import Engine, EngineStatus, OwnEngine
 from bot.settings import Settings, variable
 from pipeline.agent import CallAgent, CallSettings
-from pipeline.call import Call, transport_params
+from pipeline.call import Call, Fader, transport_params
 from pipeline.segmenter import SegmenterSettings
 from pipeline.turns import TurnSettings
 
@@ -109,14 +109,17 @@ def make_call(
     """A call on ``connection``, not yet running."""
     turns = settings.turns
     voice = agent.voice if engine.has_voice(agent.voice) else ""
+    fader = Fader()
     return Call(
-        SmallWebRTCTransport(connection, params=transport_params()),
+        SmallWebRTCTransport(connection, params=transport_params(fader)),
+        fader,
         engine.url,
         CallAgent(name=agent.name, instructions=agent.instructions, greeting=agent.greeting, voice=voice),
         CallSettings(
             segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
             turns=TurnSettings(
                 end_ms=turns.end_ms,
+                hold_ms=turns.hold_ms,
                 barge_in_ms=turns.barge_in_ms,
                 min_speech_ms=turns.min_speech_ms,
                 max_turn_ms=turns.max_turn_ms,

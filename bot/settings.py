@@ -85,8 +85,13 @@ class TurnSettings(_Group):
     end_ms: int = Field(
         default=_TURNS.end_ms, ge=0, description="Silence in ms after which the caller's turn is over."
     )
+    hold_ms: int = Field(
+        default=_TURNS.hold_ms,
+        ge=0,
+        description="Speech over the bot, in ms, that makes it hold still, to go on or to stop.",
+    )
     barge_in_ms: int = Field(
-        default=_TURNS.barge_in_ms, ge=0, description="Speech over the bot, in ms, that stops it."
+        default=_TURNS.barge_in_ms, ge=0, description="Speech over the bot, in ms, that stops it for good."
     )
     min_speech_ms: int = Field(
         default=_TURNS.min_speech_ms,

@@ -20,18 +20,22 @@ from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
 from pipeline import jitter
 from pipeline.agent import CallAgent, CallSettings, Tool
 from pipeline.conversation import Conversation
+from pipeline.fader import Fader
 from pipeline.page_messages import PageMessage
 from pipeline.playback import PlaybackTap
 from pipeline.speech_stage import SpeechStage
 
-__all__ = ["Call", "CallAgent", "CallEnd", "CallSettings", "Tool", "transport_params"]
+__all__ = ["Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "Tool", "transport_params"]
 
 WATCH_EVERY_S = 0.5
 LAST_WORDS_S = 0.5  # for a last notice to reach the page before the connection closes
 
 
-def transport_params() -> TransportParams:
-    """What every ingress gives its transport: the engine's rates, and chunks small enough to stop quickly."""
+def transport_params(fader: Fader) -> TransportParams:
+    """What every ingress gives its transport: the engine's rates, chunks small enough to stop quickly.
+
+    The call gets the same ``fader``.
+    """
     return TransportParams(
         audio_in_enabled=True,
         audio_in_sample_rate=INPUT_RATE,
@@ -40,6 +44,7 @@ def transport_params() -> TransportParams:
         audio_out_sample_rate=OUTPUT_RATE,
         audio_out_channels=1,
         audio_out_10ms_chunks=2,  # one chunk survives an interruption: 20 ms of it, not pipecat's 40
+        audio_out_filter=fader,
         audio_out_end_silence_secs=0,  # pipecat's 2 s would only delay the hang-up
     )
 
@@ -62,7 +67,8 @@ class Call:
     """One call. ``run`` returns when it is over, ``end`` ends it; nothing of it outlives ``run``.
 
     Args:
-        transport: made with ``transport_params()``, not yet started.
+        transport: made with ``transport_params(fader)``, not yet started.
+        fader: the same one.
         engine_url: ``ws://...`` or ``unix:PATH``.
         agent: whom the caller talks to.
         settings: thresholds and timeouts.
@@ -73,6 +79,7 @@ class Call:
     def __init__(
         self,
         transport: BaseTransport,
+        fader: Fader,
         engine_url: str,
         agent: CallAgent,
         settings: CallSettings | None = None,
@@ -87,6 +94,7 @@ class Call:
             call_id=self.call_id,
             agent=agent,
             settings=self._settings,
+            fader=fader,
             hang_up=self.end,
             on_event=on_event,
         )

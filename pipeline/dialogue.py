@@ -38,24 +38,28 @@ from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
 from pipeline.conversation import Conversation
 from pipeline.engine_client import EngineClient, EngineGone
+from pipeline.fader import Fader
 from pipeline.recent import RecentAudio
 from pipeline.segmenter import Segmenter, SpeechStart
 from pipeline.tool_runner import run_tool
 from pipeline.turns import (
     Action,
     Drop,
+    Duck,
     Event,
     Finished,
     Heard,
+    Hold,
     Prompt,
     Reset,
+    Resume,
     Silence,
-    Span,
     Speak,
     Speculate,
     Stop,
     Tick,
     Turns,
+    length,
 )
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
@@ -64,6 +68,8 @@ GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these wor
 
 class Output(Protocol):
     """Where a dialogue's doings go; none of these may wait for the network."""
+
+    fader: Fader
 
     async def push(self, frames: Iterable[Frame]) -> None:
         """Frames for the caller's ear, in order."""
@@ -156,6 +162,12 @@ class Dialogue:
                 await self._withdraw(answer, broadcast)
             case Stop():
                 await self._stop_answer(answer, broadcast)
+            case Duck():
+                self._output.fader.duck()
+            case Hold():
+                self._output.fader.hold()
+            case Resume():
+                self._output.fader.resume()
 
     def _speculate(self, action: Speculate) -> None:
         asked = action if self._unanswered is None else _both(self._unanswered, action)
@@ -163,7 +175,7 @@ class Dialogue:
         if client is None and asked.spans:
             self._unanswered = asked
         spans = [(max(start, begun) - begun, end - begun) for start, end in asked.spans if end > begun]
-        if client is None or 2 * _length(spans) < _length(asked.spans):
+        if client is None or 2 * length(spans) < length(asked.spans):
             # The engine is away, or has been for so long that most of what was said is forgotten.
             self._turns.handle(Finished(action.turn))
             if client is not None:
@@ -217,6 +229,7 @@ class Dialogue:
             if broadcast:
                 await self._output.interrupt()
             await self._output.push(answer.closing())
+        self._output.fader.discard()
 
     # --- the engine ----------------------------------------------------------------------------------------
 
@@ -342,6 +355,7 @@ class Dialogue:
         """An answer has ended of itself: put it on record, run its tools, free the floor."""
         assert answer.done is not None
         self._answer = None
+        self._output.fader.resume()
         ledger = answer.ledger
         failed = answer.done.reason == "error"
         if failed and not ledger.heard_groups:
@@ -393,7 +407,3 @@ def _both(unanswered: Speculate, action: Speculate) -> Speculate:
     return replace(
         action, spans=tuple(spans), ended_at=action.ended_at if action.spans else unanswered.ended_at
     )
-
-
-def _length(spans: Iterable[Span]) -> int:
-    return sum(end - start for start, end in spans)

@@ -37,6 +37,7 @@ from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.dialogue import Dialogue
 from pipeline.engine_session import SessionImpossible, keep_session
+from pipeline.fader import Fader
 
 HangUp = Callable[[str], Awaitable[None]]
 """Ends the call for the reason given (one word for the log)."""
@@ -50,6 +51,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         call_id: names the call to the engine.
         agent: whom the caller talks to.
         settings: thresholds and timeouts.
+        fader: the output's filter.
         hang_up: called when the call cannot go on, after the page was told why.
         on_event: gets every message the page gets, for logs and metrics.
         clock: seconds, monotonic.
@@ -65,12 +67,14 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         call_id: str,
         agent: CallAgent,
         settings: CallSettings,
+        fader: Fader,
         hang_up: HangUp,
         on_event: Callable[[page.PageMessage], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See the class."""
         super().__init__(name="speech-stage", settings=_no_llm_settings())
+        self.fader = fader
         self.dialogue = Dialogue(agent, settings, self, clock)
         self.said_last_words = False
         self._engine_url = engine_url

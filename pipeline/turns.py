@@ -5,14 +5,21 @@ No asyncio and no clock of its own: time is the caller's sample count (16 kHz), 
 A turn goes like this. The caller speaks and pauses: the answer is begun at once, in silence
 (``Speculate``). If the pause lasts, the turn is over and the answer may sound (``Speak``). If the caller
 goes on instead, the answer is thrown away (``Drop``) and the next one answers everything said in the turn.
-A caller who speaks over an answer already heard stops it (``Stop``) and has begun a new turn.
+
+A caller who speaks over an answer already heard is first yielded to without losing anything: the bot lowers
+its voice (``Duck``), then holds still (``Hold``). If it was a cough or an "mm-hm", it goes on where it was
+(``Resume``); if the caller keeps speaking, or speaks again soon, it was an interruption: the answer is over
+(``Stop``), and what was said over it begins a new turn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
+
+CALM_MS = 100  # without voice, after which a voice lowered for less than a segment of speech is raised again
 
 Span = tuple[int, int]
 """[from, to) in 16 kHz samples of the call's clock."""
@@ -25,7 +32,10 @@ class TurnSettings:
     end_ms: int = (
         360  # silence after which the caller's turn is over (the segmenter's stop_ms lies within it)
     )
-    barge_in_ms: int = 120  # speech over the bot that stops it
+    duck_ms: int = 40  # speech over the bot that lowers its voice
+    hold_ms: int = 120  # that makes it hold still
+    barge_in_ms: int = 600  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter
+    again_ms: int = 1200  # speech over the bot counts together with what was said over it so long before
     min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
     max_turn_ms: int = 30_000  # speech that leaves nobody a turn is answered after this: it may be a radio
     pre_roll_ms: int = 200  # audio kept before speech was noticed: soft onsets are noticed late
@@ -107,7 +117,28 @@ class Stop:
     turn: int
 
 
-Action = Speculate | Speak | Drop | Stop
+@dataclass(frozen=True)
+class Duck:
+    """The caller may be cutting in: lower the answer's voice."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The caller seems to cut in: hold the answer where it is."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The caller did not cut in: the answer goes on where it was, at full volume."""
+
+    turn: int
+
+
+Action = Speculate | Speak | Drop | Stop | Duck | Hold | Resume
 
 # --- the machine ------------------------------------------------------------------
 
@@ -118,6 +149,7 @@ class _Answer:
     to_voice: bool  # answers the caller's speech, not a prompt
     may_speak: bool = False
     heard: bool = False
+    yields: type[Duck] | type[Hold] | None = None  # how far it has given way
 
     @property
     def takes_barge_in(self) -> bool:
@@ -135,6 +167,9 @@ class Turns:
     _voice_from: int | None = None  # where the speech going on began
     _voice_end: int = 0
     _spans: list[Span] = field(default_factory=list)  # the turn's speech so far, unpadded
+    _over: list[Span] = field(default_factory=list)  # speech over the answer that has not stopped it
+    _voiced_at: int = 0  # the last tick with voice
+    _silent_at: int = 0  # and without
 
     @property
     def answering(self) -> int | None:
@@ -164,17 +199,21 @@ class Turns:
             case Finished(turn):
                 if self._answer and self._answer.turn == turn:
                     self._answer = None
-                    self._spans.clear()
+                    # What was said over its end was not to stop it, unless the caller goes on.
+                    self._spans, self._over = self._over if self._voice_from is not None else [], []
             case Silence():
                 if self._answer and self._answer.may_speak:
+                    self._over.clear()
                     return self._stop()
             case _:  # Reset
                 self._answer = None
-                self._spans.clear()
+                self._spans, self._over = [], []
         return []
 
     def _speech_start(self, at: int, now: int) -> list[Action]:
         self._voice_from = at
+        if self._over and at - self._over[-1][1] > _samples(self.settings.again_ms):
+            self._over.clear()
         if self._answer and not self._answer.takes_barge_in:
             turn, self._answer = self._answer.turn, None
             return [Drop(turn)]
@@ -185,20 +224,23 @@ class Turns:
             return []
         begun, self._voice_from = self._voice_from, None
         if self._answer:  # too short to be a barge-in: the answer goes on
-            return []
+            self._over.append((begun, at))
+            return self._resume()
         self._spans.append((begun, at))
         self._voice_end = at
-        if sum(end - start for start, end in self._spans) < _samples(self.settings.min_speech_ms):
+        if length(self._spans) < _samples(self.settings.min_speech_ms):
             return []
         return [self._begin(tuple(self._padded(now)), ended_at=at)]
 
     def _tick(self, now: int, voiced: bool) -> list[Action]:
+        if voiced:
+            self._voiced_at = now
+        else:
+            self._silent_at = now
+        if self._answer and self._answer.takes_barge_in:
+            return self._spoken_over(now, voiced)
         if self._voice_from is not None:
-            lasted = now - self._voice_from
-            # The silence in which a segment is still open is no part of what must last.
-            if self._answer and voiced and lasted >= _samples(self.settings.barge_in_ms):
-                return self._stop()
-            whole = lasted + sum(end - start for start, end in self._spans)
+            whole = now - self._voice_from + length(self._spans)
             if self._answer is None and whole >= _samples(self.settings.max_turn_ms):
                 actions = self._speech_stop(now, now)
                 return actions + self._let_speak()
@@ -210,6 +252,37 @@ class Turns:
                 self._spans.clear()  # a noise, and nothing came after it
         return []
 
+    def _spoken_over(self, now: int, voiced: bool) -> list[Action]:
+        """An answer is being heard: give way to the caller as far as they seem to want it."""
+        settings, speaks = self.settings, self._voice_from is not None
+        if voiced and self._voice_from is not None:
+            # The silence in which a segment is still open is no part of what must last.
+            lasted = now - self._voice_from + length(self._over)
+            if lasted >= _samples(settings.barge_in_ms):
+                return self._stop()
+            if lasted >= _samples(settings.hold_ms):
+                return self._give_way(Hold)
+        if voiced:
+            # (Voice that has long gone on and is no segment is what nobody was left a turn for.)
+            begins = _samples(settings.duck_ms) <= now - self._silent_at < _samples(settings.hold_ms)
+            return self._give_way(Duck) if speaks or begins else []
+        if not speaks and now - self._voiced_at >= _samples(CALM_MS):
+            return self._resume()
+        return []
+
+    def _give_way(self, how: type[Duck] | type[Hold]) -> list[Action]:
+        assert self._answer is not None
+        if self._answer.yields in (how, Hold):
+            return []
+        self._answer.yields = how
+        return [how(self._answer.turn)]
+
+    def _resume(self) -> list[Action]:
+        if self._answer is None or self._answer.yields is None:
+            return []
+        self._answer.yields = None
+        return [Resume(self._answer.turn)]
+
     def _prompt(self) -> list[Action]:
         if not self.idle:
             return []  # the caller's speech goes first, and its answer sees the same history
@@ -218,6 +291,7 @@ class Turns:
 
     def _begin(self, spans: tuple[Span, ...], ended_at: int) -> Speculate:
         self._answer = _Answer(self._next, to_voice=bool(spans))
+        self._over.clear()
         self._next += 1
         return Speculate(self._answer.turn, spans, ended_at)
 
@@ -229,7 +303,7 @@ class Turns:
     def _stop(self) -> list[Action]:
         assert self._answer is not None
         turn, self._answer = self._answer.turn, None
-        self._spans.clear()
+        self._spans, self._over = self._over, []  # what was said over it is the beginning of a turn
         return [Stop(turn)]
 
     def _padded(self, now: int) -> list[Span]:
@@ -243,6 +317,11 @@ class Turns:
             else:
                 padded.append((start, end))
         return padded
+
+
+def length(spans: Iterable[Span]) -> int:
+    """Samples in all of them."""
+    return sum(end - start for start, end in spans)
 
 
 def _samples(ms: int) -> int:

@@ -26,7 +26,13 @@ class Scene:
         self.line = VirtualTransport()
         self.shown: list[page.PageMessage] = []
         self.call = Call(
-            self.line, engine.url, agent, settings, on_event=self.shown.append, call_id="test-call"
+            self.line,
+            self.line.fader,
+            engine.url,
+            agent,
+            settings,
+            on_event=self.shown.append,
+            call_id="test-call",
         )
         self.running: asyncio.Task[CallEnd] = asyncio.create_task(self.call.run())
 

@@ -197,7 +197,7 @@ async def test_speaking_over_the_bot_silences_it_and_every_record_is_cut_at_what
         await call.caller(voice=600, silence=500)
         await call.hear(3 * GROUP_MS + 60)  # three groups and a bit
         await eventually(lambda: call.bot_text(0) == "w0 w1 w2 ", "three groups")
-        await call.caller(voice=400)
+        await call.caller(voice=700)
         assert await call.engine.wait_for(Commit) == Commit(0, 3)
         await eventually(lambda: bool(call.seen(page.Interrupted)), "the interruption")
         played = call.line.played_ms

@@ -7,6 +7,7 @@ from pipecat.frames.frames import InputAudioRawFrame, LLMServiceMetadataFrame, T
 from pipecat.tests.utils import run_test
 
 from pipeline.agent import CallAgent, CallSettings
+from pipeline.fader import Fader
 from pipeline.speech_stage import SpeechStage
 from tests.pipeline.scripted_engine import ScriptedEngine, eventually
 
@@ -20,6 +21,7 @@ def stage(url: str) -> SpeechStage:
         call_id="c",
         agent=CallAgent("A"),
         settings=CallSettings(),
+        fader=Fader(),
         hang_up=nobody,
     )
 

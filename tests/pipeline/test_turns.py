@@ -11,13 +11,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
 from pipeline.turns import (
+    CALM_MS,
     Action,
     Drop,
+    Duck,
     Event,
     Finished,
     Heard,
+    Hold,
     Prompt,
     Reset,
+    Resume,
     Silence,
     Speak,
     Speculate,
@@ -29,7 +33,16 @@ from pipeline.turns import (
 
 STOP_MS = 160  # when a segmenter knows
 START_MS = 60
-SETTINGS = TurnSettings(end_ms=400, barge_in_ms=120, min_speech_ms=140, max_turn_ms=5000)
+SETTINGS = TurnSettings(
+    end_ms=400,
+    duck_ms=40,
+    hold_ms=200,
+    barge_in_ms=600,
+    again_ms=1200,
+    min_speech_ms=140,
+    max_turn_ms=5000,
+)
+INTERRUPTED = [Duck(0), Hold(0), Stop(0)]
 
 
 def at(ms: int) -> int:
@@ -46,9 +59,13 @@ class Floor:
     def go(self, event: Event) -> list[Action]:
         return self.turns.handle(event)
 
-    def speak(self, ms: int) -> list[Action]:
-        """Speech for ``ms``, noticed after ``START_MS``; ends without the silence that says so."""
-        begun, actions = self.ms, []
+    def speak(self, ms: int, begun: int = 0) -> list[Action]:
+        """Speech for ``ms``, noticed after ``START_MS``; ends without the silence that says so.
+
+        ``begun``: so many ms of it have been already.
+        """
+        actions: list[Action] = []
+        begun = self.ms - begun
         for _ in range(ms // 20):
             self.ms += 20
             if self.ms - begun == START_MS:
@@ -142,24 +159,99 @@ def answered(floor: Floor, heard: bool = True) -> None:
         assert floor.go(Heard(0)) == []
 
 
-def test_speech_over_the_bot_stops_it_once_it_lasts() -> None:
+def test_the_bot_gives_way_to_speech_over_it_step_by_step() -> None:
     floor = Floor(ms=1000)
     answered(floor)
-    assert floor.speak(120) == [Stop(0)]
-    assert floor.speak(400) == []
+    assert floor.speak(20) == []
+    assert floor.speak(20, begun=20) == [Duck(0)]
+    assert floor.speak(140, begun=40) == []
+    assert floor.speak(20, begun=180) == [Hold(0)]
+    assert floor.speak(380, begun=200) == []
+    assert floor.speak(20, begun=580) == [Stop(0)]
+    assert floor.speak(400, begun=600) == []
 
 
 def test_what_was_said_over_the_bot_is_a_turn_of_its_own() -> None:
     floor = Floor(ms=1000)
     answered(floor)
-    assert floor.speak(500) == [Stop(0)]
-    assert floor.silent(160) == [Speculate(1, ((at(2300), at(3100)),), at(3000))]
+    assert floor.speak(700) == INTERRUPTED
+    assert floor.silent(160) == [Speculate(1, ((at(2300), at(3300)),), at(3200))]
+
+
+def test_a_back_channel_is_given_way_to_and_is_no_turn() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(400) == [Duck(0), Hold(0)]
+    assert floor.silent(160) == [Resume(0)]
+    assert floor.quiet(2000) == []
+    assert floor.go(Finished(0)) == []
+    assert floor.turns.idle
+
+
+def test_a_noise_too_short_to_be_speech_lowers_the_voice_for_a_moment() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(40) == [Duck(0)]
+    assert floor.quiet(80) == []
+    assert floor.quiet(20) == [Resume(0)]
+    assert floor.quiet(500) == []
+
+
+def test_back_channels_far_apart_never_add_up() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    for _ in range(4):
+        assert floor.speak(300) == [Duck(0), Hold(0)]
+        assert floor.silent(160) == [Resume(0)]
+        assert floor.quiet(1400) == []
+
+
+def test_words_close_together_add_up_to_an_interruption_and_all_of_them_are_asked() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    first = floor.ms
+    floor.speak(400)
+    assert floor.silent(400)[-1] == Resume(0)
+    second = floor.ms
+    assert floor.speak(60) == [Duck(0), Hold(0)]
+    assert floor.speak(200, begun=60) == [Stop(0)]
+    (begun,) = floor.silent(160)
+    assert begun == Speculate(
+        1, ((at(first - 200), at(first + 500)), (at(second - 200), at(second + 360))), at(second + 260)
+    )
+
+
+def test_the_end_of_an_answer_forgets_what_did_not_stop_it() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    floor.speak(300)
+    floor.silent(160)
+    assert floor.go(Finished(0)) == []
+    assert floor.turns.idle
+    floor.speak(300)
+    (begun,) = floor.silent(160)
+    assert isinstance(begun, Speculate)
+    assert len(begun.spans) == 1
+
+
+def test_a_sentence_that_outlasts_the_answer_is_asked_from_its_beginning() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    first = floor.ms
+    floor.speak(300)
+    floor.silent(240)
+    floor.speak(100)
+    assert floor.go(Finished(0)) == []
+    floor.speak(300, begun=100)
+    (begun,) = floor.silent(160)
+    assert isinstance(begun, Speculate)
+    assert begun.spans[0][0] == at(first - 200)
 
 
 def test_a_cough_over_the_bot_is_nothing() -> None:
     floor = Floor(ms=1000)
     answered(floor)
-    assert floor.speak(100) + floor.silent(600) == []
+    assert floor.speak(100) + floor.silent(600) == [Duck(0), Resume(0)]
     assert floor.turns.answering == 0
     assert floor.go(Finished(0)) == []
     assert floor.turns.idle
@@ -170,6 +262,13 @@ def test_silence_while_a_segment_is_still_open_does_not_stop_the_bot() -> None:
     answered(floor)
     floor.go(SpeechStart(at(floor.ms - 60), at(floor.ms)))
     assert floor.quiet(140) == []
+
+
+def test_a_radio_that_nobody_could_outwait_does_not_lower_the_answers_voice() -> None:
+    floor = Floor(ms=1000)
+    floor.speak(5000)
+    assert floor.go(Heard(0)) == []
+    assert floor.speak(1000, begun=5000) == []
 
 
 def test_going_on_before_anything_was_heard_takes_the_answer_back() -> None:
@@ -207,8 +306,8 @@ def test_a_prompt_waits_for_the_floor() -> None:
 def test_a_greeting_is_not_stopped_by_a_noise_even_unheard() -> None:
     floor = Floor()
     floor.go(Prompt())
-    assert floor.speak(100) + floor.silent(600) == []
-    assert floor.speak(120) == [Stop(0)]
+    assert floor.speak(100) + floor.silent(1400) == [Duck(0), Resume(0)]
+    assert floor.speak(700) == INTERRUPTED
 
 
 def test_somebody_else_can_silence_the_bot() -> None:
@@ -273,6 +372,7 @@ class AnyCall(RuleBasedStateMachine):
         self.last_turn = -1
         self.asked = 0  # samples of the newest answer's question
         self.endless = False
+        self.yields = ""  # how far the bot has given way: "lowered", "held"
 
     def go(self, event: Event) -> None:
         for action in self.turns.handle(event):
@@ -300,10 +400,24 @@ class AnyCall(RuleBasedStateMachine):
                 case Stop(turn):
                     assert turn in self.speaking
                     self.close(turn)
+                case Duck(turn):
+                    assert turn in self.speaking
+                    assert not self.yields
+                    self.yields = "lowered"
+                case Hold(turn):
+                    assert turn in self.speaking
+                    assert self.yields != "held"
+                    assert self.voice_from is not None
+                    self.yields = "held"
+                case Resume(turn):
+                    assert turn in self.speaking
+                    assert self.yields
+                    self.yields = ""
 
     def close(self, turn: int) -> None:
         self.open.discard(turn)
         self.speaking.discard(turn)
+        self.yields = ""
 
     @precondition(lambda self: self.voice_from is None)
     @rule()
@@ -334,7 +448,7 @@ class AnyCall(RuleBasedStateMachine):
     def hears(self) -> None:
         self.go(Heard(next(iter(self.speaking))))
 
-    @precondition(lambda self: self.speaking)
+    @precondition(lambda self: self.speaking and self.yields != "held")
     @rule()
     def finishes(self) -> None:
         turn = next(iter(self.speaking))
@@ -349,11 +463,17 @@ class AnyCall(RuleBasedStateMachine):
     def lost(self) -> None:
         self.open.clear()
         self.speaking.clear()
+        self.yields = ""
         self.go(Reset())
 
     @invariant()
     def the_machine_and_its_user_agree(self) -> None:
         assert self.open == ({self.turns.answering} if self.turns.answering is not None else set())
+
+    @invariant()
+    def nobody_is_given_way_to_who_is_silent(self) -> None:
+        if self.voice_from is None and self.now - self.voice_end > at(160) + at(CALM_MS):
+            assert not self.yields
 
     @invariant()
     def silence_always_leads_somewhere(self) -> None:

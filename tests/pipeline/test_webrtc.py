@@ -14,7 +14,7 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 
 from model_runtime.protocol import GROUP_SAMPLES, Done, Respond, Speech
-from pipeline.call import Call, CallAgent, transport_params
+from pipeline.call import Call, CallAgent, Fader, transport_params
 from pipeline.jitter import AudioJitterBuffer
 from tests.pipeline.scripted_engine import ScriptedEngine, eventually
 
@@ -65,8 +65,12 @@ async def test_a_greeting_is_heard_and_read_at_the_far_end() -> None:
 
             listening.append(asyncio.create_task(listen()))
 
+        fader = Fader()
         call = Call(
-            SmallWebRTCTransport(near, transport_params()), engine.url, CallAgent("A", greeting="Good day.")
+            SmallWebRTCTransport(near, transport_params(fader)),
+            fader,
+            engine.url,
+            CallAgent("A", greeting="Good day."),
         )
         await far.setLocalDescription(await far.createOffer())
         await near.initialize(far.localDescription.sdp, far.localDescription.type)

@@ -19,6 +19,7 @@ from pipecat.transports.base_transport import BaseTransport
 
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
 from pipeline.call import transport_params
+from pipeline.fader import Fader
 
 CHUNK_MS = 20
 
@@ -48,7 +49,7 @@ class _Input(BaseInputTransport):
 
 class _Output(BaseOutputTransport):
     def __init__(self, transport: VirtualTransport) -> None:
-        super().__init__(transport_params())
+        super().__init__(transport_params(transport.fader))
         self._transport = transport
 
     async def start(self, frame: StartFrame) -> None:
@@ -73,7 +74,8 @@ class VirtualTransport(BaseTransport):
         super().__init__()
         self._register_event_handler("on_client_connected")
         self._register_event_handler("on_client_disconnected")
-        self._input = _Input(transport_params())
+        self.fader = Fader()
+        self._input = _Input(transport_params(self.fader))
         self._output = _Output(self)
         self.allowance = asyncio.Semaphore(0)  # chunks of 20 ms the sink will still take
         self.played = b""

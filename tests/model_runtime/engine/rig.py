@@ -74,7 +74,6 @@ class ScriptedKit(Kit):
             return script.pop(0) if script else result
         return result
 
-
     def spoken(self, groups: int) -> list[int]:
         """Ids of that many groups, a letter in each, in which nothing repeats itself."""
         draw = random.Random(0)

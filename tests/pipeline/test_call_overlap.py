@@ -1,0 +1,79 @@
+"""The caller speaks while the bot does: it gives way at once, and loses nothing if it need not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+import pytest
+
+from model_runtime.protocol import (
+    GROUP_MS,
+    GROUP_SAMPLES,
+    INPUT_RATE,
+    Commit,
+    EngineMessage,
+    Respond,
+    Speech,
+)
+from pipeline import page_messages as page
+from pipeline.fader import DUCKED
+from tests.pipeline.scene import echo, scene
+from tests.pipeline.scripted_engine import eventually, spoken
+from tests.pipeline.virtual_transport import VirtualTransport
+
+LOUD = 10_000
+
+
+def loudly(turn: int, *texts: str) -> Iterable[EngineMessage]:
+    """An answer that is one loud level from beginning to end."""
+    for message in spoken(turn, *texts):
+        if isinstance(message, Speech):
+            pcm = LOUD.to_bytes(2, "little") * (len(message.group_text) * GROUP_SAMPLES)
+            message = msgspec.structs.replace(message, pcm=pcm)
+        yield message
+
+
+def loudness(line: VirtualTransport, from_ms: float, to_ms: float) -> float:
+    """Of what was played there, as a share of the voice's own."""
+    pcm = np.frombuffer(line.played, dtype=np.int16)
+    return float(pcm[int(from_ms * 24) : int(to_ms * 24)].mean()) / LOUD
+
+
+async def test_a_back_channel_lowers_the_voice_holds_it_and_loses_no_word() -> None:
+    texts = tuple(f"w{i} " for i in range(10))
+    async with scene(lambda respond: loudly(respond.turn, *texts)) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.hear(2 * GROUP_MS)
+        await call.caller(voice=80)  # lowered...
+        await call.hear(100)
+        await call.caller(voice=320)  # ... and held
+        call.line.let_play(2000)
+        await call.caller(silence=40)
+        held = call.line.played_ms
+        assert 2 * GROUP_MS + 100 <= held <= 2 * GROUP_MS + 160
+        assert loudness(call.line, 2 * GROUP_MS + 40, 2 * GROUP_MS + 100) == pytest.approx(DUCKED, rel=0.1)
+        await call.caller(silence=240)  # it was no more than an "mm-hm"
+        assert await call.engine.wait_for(Commit) == Commit(0, -1)
+        assert call.bot_text(0) == "".join(texts)
+        assert call.line.played_ms == pytest.approx(10 * GROUP_MS, abs=20)
+        assert loudness(call.line, held + 60, held + 400) == pytest.approx(1.0, rel=0.1)
+        await call.caller(silence=600)
+        assert len(call.engine.all(Respond)) == 1  # nor was it a turn
+        assert not call.seen(page.Interrupted)
+
+
+async def test_one_who_says_it_twice_means_it() -> None:
+    async with scene(echo(*("la " for _ in range(20)))) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.hear(2 * GROUP_MS)
+        await call.caller(voice=400, silence=300)
+        await call.caller(voice=300)
+        assert (await call.engine.wait_for(Commit)).turn == 0
+        await eventually(lambda: bool(call.seen(page.Interrupted)), "the interruption")
+        await call.caller(silence=600)
+        second = await call.engine.wait_for(Respond, 2)
+        assert sum(end - start for start, end in second.spans) >= INPUT_RATE * 700 // 1000  # both times

@@ -1,0 +1,86 @@
+"""The fader: every level is reached within a chunk, nothing clicks, and what is held is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.fader import DUCKED, Fader
+
+LOUD = 10_000
+CHUNK = np.full(480, LOUD, dtype=np.int16).tobytes()  # 20 ms at 24 kHz
+
+
+async def heard(fader: Fader) -> NDArray[np.float64]:
+    """The next chunk, as a share of what went in."""
+    async with asyncio.timeout(5):
+        return np.frombuffer(await fader.filter(CHUNK), dtype=np.int16) / LOUD
+
+
+async def test_leaves_the_sound_alone() -> None:
+    assert await Fader().filter(CHUNK) is CHUNK
+
+
+async def test_lowers_and_raises_the_voice_within_a_chunk_without_a_step() -> None:
+    fader = Fader()
+    fader.duck()
+    down = await heard(fader)
+    assert (down[0], down[-1]) == pytest.approx((1.0, DUCKED), abs=0.01)
+    assert np.abs(np.diff(down)).max() < 0.01
+    assert (await heard(fader)) == pytest.approx(DUCKED, abs=0.001)
+    fader.resume()
+    up = await heard(fader)
+    assert (up[0], up[-1]) == pytest.approx((DUCKED, 1.0), abs=0.01)
+    assert await fader.filter(CHUNK) is CHUNK
+
+
+async def test_fades_out_and_holds_the_next_chunk_until_it_may_be_heard() -> None:
+    fader = Fader()
+    fader.hold()
+    assert (await heard(fader))[-1] == 0.0
+    waiting = asyncio.create_task(heard(fader))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    fader.resume()
+    fader.hold()  # before the chunk had time to wake: it is neither let through nor lost
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    fader.resume()
+    up = await waiting
+    assert (up[0], up[-1]) == (0.0, 1.0)
+
+
+async def test_a_held_chunk_of_an_answer_that_is_over_is_never_heard_and_the_next_is_whole() -> None:
+    fader = Fader()
+    fader.hold()
+    await heard(fader)
+    waiting = asyncio.create_task(fader.filter(CHUNK))
+    await asyncio.sleep(0)
+    fader.discard()
+    assert await waiting == b""
+    assert await fader.filter(CHUNK) is CHUNK
+
+
+async def test_to_forget_where_nothing_is_held_takes_nothing_away() -> None:
+    fader = Fader()
+    fader.hold()
+    await heard(fader)
+    fader.discard()
+    assert await fader.filter(CHUNK) is CHUNK
+
+
+async def test_the_end_of_a_call_does_not_wait_for_what_is_held() -> None:
+    fader = Fader()
+    fader.hold()
+    await heard(fader)
+    waiting = asyncio.create_task(fader.filter(CHUNK))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    fader.discard()
+    assert await fader.filter(CHUNK) is CHUNK
