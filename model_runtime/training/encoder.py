@@ -20,6 +20,7 @@ from torch import Tensor
 from model_runtime.training.hearer import LABELS, Hearer, collate, hearing_losses
 from model_runtime.training.hearings import Hearing, Said, heard_on_the_test_line, read, shards
 from model_runtime.training.judge import distance
+from model_runtime.training.speakers import mixed
 from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSE
 
@@ -82,7 +83,10 @@ def main() -> None:
     """Command line."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument(
-        "--work", type=Path, required=True, help="holds train/ and dev/, receives encoder.pt and the log"
+        "--work",
+        type=Path,
+        required=True,
+        help="holds train/, dev/ and, for mixed speakers, parallel/; receives encoder.pt and the log",
     )
     parse.add_argument("--minutes", type=float, default=60.0)
     parse.add_argument("--rate", type=float, default=2e-3)
@@ -98,7 +102,9 @@ def main() -> None:
     draw = random.Random(seed)
     dev = {kind: read(args.work / "dev", f"{kind}-*.npz") for kind in ("known", "new")}
     examined = stage.used
-    for shard in shards(args.work / "train", seed, args.hardness):
+    parallel = args.work / "parallel"
+    others = mixed(parallel, np.random.default_rng(seed)) if parallel.is_dir() else None
+    for shard in shards(args.work / "train", seed, args.hardness, mixed=others):
         for group in batches(shard, draw):
             batch = collate(group, draw)
             with autocast():

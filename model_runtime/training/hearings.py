@@ -37,6 +37,9 @@ PHONES = [
 """Flite's, the pause first."""
 UNKNOWN = -100  # a frame of which nobody said what is in it; what cross-entropy leaves out
 NOTHING = 0.04  # share of hearings that are no speech at all
+MIXED = (
+    0.5  # share of mixed speakers among the utterances: recorded ones are clearer, and espeak-ng is not mixed
+)
 _PINK = coloured(80_000, np.random.default_rng(0), 1.0)
 Mel = npt.NDArray[np.float16]
 
@@ -146,11 +149,18 @@ def heard_on_the_test_line(said: Said, draw: np.random.Generator, noisy: bool) -
 
 
 def shards(
-    speech: Path, seed: int, done: int = 0, ramp: int = 28, reuse: int = 2, keep: int = 8
+    speech: Path,
+    seed: int,
+    done: int = 0,
+    ramp: int = 28,
+    reuse: int = 2,
+    keep: int = 8,
+    mixed: Iterator[Said] | None = None,
 ) -> Iterator[list[Hearing]]:
     """Shards without end: one fresh, then ``reuse - 1`` of the last ``keep`` once more.
 
-    The line grows worse over the first ``ramp`` fresh shards, of which ``done`` were made before.
+    The line grows worse over the first ``ramp`` fresh shards, of which ``done`` were made before. With
+    ``mixed`` (`speakers.mixed`), about half of the utterances are those.
     """
     draw = np.random.default_rng(seed + done)
     said = read(speech)
@@ -161,7 +171,8 @@ def shards(
         fresh: list[Hearing] = []
         while len(fresh) < SHARD:
             order = order or [*draw.permutation(len(said))]
-            fresh.append(hearing(said[order.pop()], said, draw, hardness))
+            one = next(mixed) if mixed and draw.random() < MIXED else said[order.pop()]
+            fresh.append(hearing(one, said, draw, hardness))
         done += 1
         held = [*held, fresh][-keep:]
         yield fresh

@@ -26,6 +26,7 @@ from model_runtime.training.conversations import REFUSED, Conversation, HeardTur
 from model_runtime.training.encoder import NANO, batches, examine
 from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
+from model_runtime.training.speakers import mixed
 from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSE, shop
 from model_runtime.training.wiring import Asked, Listener
@@ -37,7 +38,8 @@ QUESTIONS = 16  # a step and process
 REUSE = 8  # times a hearing is asked in a call: hearing costs as much as answering
 KEPT = 5120  # hearings to draw from: several shards, so that those of a step are not all of one
 PRACTISED = 960  # hearings the listening head practises on
-OWN = 0.3  # share of hearings whose rows are left as they are
+OWN = 0.05  # share of hearings whose rows are left as they are
+CLEAR = 0.6  # of the mean that tells the intent, at least so much is the hearing's own
 EVENLY = torch.ones(len(LABELS))
 EVENLY[LABELS.index(REFUSE)] = REFUSED
 EXAMINE_S = 1200.0
@@ -133,9 +135,11 @@ class Rows:
 
 
 @torch.no_grad()
-def listened(hearer: Hearer, speech: Path, seed: int, draw: random.Random) -> Iterator[list[Rows]]:
+def listened(hearer: Hearer, work: Path, seed: int, draw: random.Random) -> Iterator[list[Rows]]:
     """Shards of hearings as the ears hand them on, without end."""
-    for shard in shards(speech, seed, done=10_000, reuse=1):
+    parallel = work / "parallel"
+    others = mixed(parallel, np.random.default_rng(seed)) if parallel.is_dir() else None
+    for shard in shards(work / "train", seed, done=10_000, reuse=1, mixed=others):
         heard: list[Rows] = []
         for group in batches(shard, draw):
             batch = collate(group, draw)
@@ -154,12 +158,15 @@ def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Ten
 
     The ears put the intent into the mean of the rows as the backbone normalises them, and there it is told in
     voices they have never heard. A backbone that may read single rows learns those of the training voices by
-    heart. The size of each row stays its own.
+    heart. The size of each row stays its own. The mean, too, is blurred with the other's: in a voice that the
+    ears have never heard it is never as clear as in those they were taught by.
     """
     size = rows.square().mean(-1, keepdim=True).sqrt()
     own, other = (F.rms_norm(one, (HIDDEN,)) for one in (rows, others))
     ripple = other[(torch.arange(len(rows)) + draw.randrange(len(others))) % len(others)]
-    return size * (own.mean(0) + draw.uniform(0.2, 1.0) * (ripple - ripple.mean(0)))
+    clear = draw.uniform(CLEAR, 1.0)
+    mean = clear * own.mean(0) + (1 - clear) * other.mean(0)
+    return size * (mean + draw.uniform(0.2, 1.0) * (ripple - ripple.mean(0)))
 
 
 def plan(heard: Sequence[Rows], writer: Writer, draw: random.Random) -> tuple[list[Conversation], Tensor]:
@@ -233,13 +240,13 @@ def interview(
 
 
 def teach_to_listen(
-    listener: Listener, hearer: Hearer, backbone: Backbone, writer: Writer, speech: Path, seed: int
+    listener: Listener, hearer: Hearer, backbone: Backbone, writer: Writer, work: Path, seed: int
 ) -> None:
     """Lay the listening head out and have it practise, alike in every process."""
     torch.set_num_threads(1)
     draw = random.Random(seed)
     heard: list[Rows] = []
-    for shard in listened(hearer, speech, seed, draw):
+    for shard in listened(hearer, work, seed, draw):
         heard += shard
         if len(heard) >= PRACTISED:
             break
@@ -269,6 +276,9 @@ def main() -> None:
     parse.add_argument("--answers", type=Path, default=ANSWERS, help="JSON: audio codes by text")
     parse.add_argument("--minutes", type=float, default=45.0)
     parse.add_argument("--from-nano", action="store_true", help="begin from the shipped weights")
+    parse.add_argument(
+        "--new-ears", action="store_true", help="the encoder has changed since language_model.pt: listen anew"
+    )
     parse.add_argument("--rate", type=float, default=1.2e-3)
     parse.add_argument("--seed", type=int, default=1)
     args = parse.parse_args()
@@ -277,20 +287,22 @@ def main() -> None:
     hearer.load_state_dict(torch.load(args.work / "encoder.pt", weights_only=True)["averages"]["hearer"])
     if args.from_nano:
         from_nano(backbone)
-    listener = Listener(backbone)
-    if not (args.work / "language_model.pt").exists():
-        teach_to_listen(listener, hearer, backbone, writer, args.work / "train", args.seed)
-    listener.hold()
     mind = Mind(backbone)
     stage = Stage(
         "language_model", args.work, {"mind": mind}, {"mind": args.rate}, args.minutes, args.seed, 50
     )
+    listener = Listener(backbone)
+    if args.new_ears or not stage.step:
+        mind.load_state_dict(stage.averages["mind"].state_dict())
+        teach_to_listen(listener, hearer, backbone, writer, args.work, args.seed)
+        stage.averages["mind"].load_state_dict(mind.state_dict())
+    listener.hold()
     seed = args.seed + 1000 * stage.rank + stage.step
     draw = random.Random(seed)
     dev = {kind: read(args.work / "dev", f"{kind}-*.npz") for kind in ("known", "new")}
     examined = stage.used
     pool: list[Rows] = []
-    for shard in listened(hearer, args.work / "train", seed, draw):
+    for shard in listened(hearer, args.work, seed, draw):
         pool = [*pool, *shard][-KEPT:]
         for _ in range(REUSE * len(shard) // QUESTIONS):
             talks, rows = plan(draw.sample(pool, QUESTIONS), writer, draw)

@@ -36,6 +36,7 @@ VARIANTS = (
     "norbert", "pablo", "paul", "quincy", "rob", "robert", "sandro", "shelby", "steph", "travis",
     "victor", "zac",
 )  # fmt: skip
+PARALLEL = ("kal16", "awb", "rms", "slt")  # one recording of each speaker: kal is kal16 at half the rate
 FESTIVAL = ("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone")  # tests only
 STRAY_S = 0.06  # a timing must agree with the length of the sound this well to be believed
 Pcm = npt.NDArray[np.int16]
@@ -66,6 +67,26 @@ def training_voice(draw: random.Random) -> Voice:
         return Voice("espeak-ng", f"{draw.choice(ESPEAK)}+{draw.choice(VARIANTS)}", formant, pitch, pace)
     name = draw.choices(list(FLITE), list(FLITE.values()))[0]
     return Voice("flite", name, formant, pitch, pace)
+
+
+def parallel_voices(draw: random.Random) -> list[Voice]:
+    """All of flite's speakers, to say one text at one pace and each at a pitch of its own.
+
+    Their formants stay theirs: what lies between and beyond them is made later, by `speakers`.
+    """
+    pace = draw.uniform(0.78, 1.3)
+    return [Voice("flite", name, 1.0, draw.uniform(0.75, 1.4), pace) for name in PARALLEL]
+
+
+def cast(kind: str, draw: random.Random) -> list[Voice]:
+    """Who speaks one text: one voice, or for ``parallel`` all of flite's."""
+    match kind:
+        case "train":
+            return [training_voice(draw)]
+        case "parallel":
+            return parallel_voices(draw)
+        case _:
+            return [Voice("festival", draw.choice(FESTIVAL), 1.0, 1.0, draw.uniform(0.85, 1.2))]
 
 
 def flite_settings(voice: Voice) -> list[str]:
@@ -168,33 +189,36 @@ def main() -> None:
     parse.add_argument("--count", type=int, default=12_000)
     parse.add_argument("--seed", type=int, default=1)
     parse.add_argument("--part", default="0/1", help="i/n: make every n-th file, beginning with i")
-    parse.add_argument(
+    kinds = parse.add_mutually_exclusive_group()
+    kinds.add_argument(
         "--dev", choices=["known", "new"], help="festival's voices asking those wordings, for watching"
+    )
+    kinds.add_argument(
+        "--parallel", action="store_true", help="each text by all of flite's speakers, for mixing them"
     )
     args = parse.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     part, parts = (int(number) for number in args.part.split("/"))
+    kind = args.dev or ("parallel" if args.parallel else "train")
+    size = BLOCK // len(PARALLEL) if args.parallel else BLOCK  # texts a file
     said = list(questions(args.count, args.seed, args.dev or "known"))
     scratch_root = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=scratch_root) as scratch:
-        for block in tqdm(range(part, -(-len(said) // BLOCK), parts), desc="synthesise", unit="file"):
-            path = args.out / f"{args.dev or 'train'}-{block:04d}.npz"
+        for block in tqdm(range(part, -(-len(said) // size), parts), desc="synthesise", unit="file"):
+            path = args.out / f"{kind}-{block:04d}.npz"
             if path.exists():
                 continue
             draw = random.Random(f"{args.seed}/{block}")
-            pieces = said[block * BLOCK : (block + 1) * BLOCK]
-            voices = [
-                Voice("festival", draw.choice(FESTIVAL), 1.0, 1.0, draw.uniform(0.85, 1.2))
-                if args.dev
-                else training_voice(draw)
-                for _ in pieces
+            pieces = said[block * size : (block + 1) * size]
+            voices = [cast(kind, draw) for _ in pieces]
+            marks = [draw.choice(["", "?", "."]) for _ in pieces]
+            lines = [
+                (q, mark, voice)
+                for q, mark, several in zip(pieces, marks, voices, strict=True)
+                for voice in several
             ]
-            mark = [draw.choice(["", "?", "."]) for _ in pieces]
-            spoken = [
-                speak(q.words + end, voice, Path(scratch))
-                for q, voice, end in zip(pieces, voices, mark, strict=True)
-            ]
-            save(path, spoken, pieces, [str(voice) for voice in voices])
+            spoken = [speak(q.words + mark, voice, Path(scratch)) for q, mark, voice in lines]
+            save(path, spoken, [q for q, _, _ in lines], [str(voice) for _, _, voice in lines])
 
 
 if __name__ == "__main__":
