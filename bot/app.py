@@ -24,7 +24,15 @@ from starlette.requests import ClientDisconnect
 from bot.agents import Agent
 from bot.calls import Calls, Refused
 from bot.engine_process import Engine
-from bot.ingress.webrtc import BadOffer, Candidates, MakeCall, Offer, UnknownConnection, WebRTCIngress
+from bot.ingress.webrtc import (
+    BadOffer,
+    Candidates,
+    MakeCall,
+    Offer,
+    Recall,
+    UnknownConnection,
+    WebRTCIngress,
+)
 from bot.settings import PACKAGE, Settings
 
 BODY_S = 10.0  # a request's body has to be here by then
@@ -51,12 +59,15 @@ class BadRequest(Exception):  # noqa: N818 - the caller's fault
         self.code = code
 
 
-def create_app(settings: Settings, agent: Agent, engine: Engine, make_call: MakeCall) -> FastAPI:
+def create_app(
+    settings: Settings, agent: Agent, engine: Engine, make_call: MakeCall, recall: Recall
+) -> FastAPI:
     """The application. Its lifespan owns ``engine`` and every call: when it ends, both are gone."""
     calls = Calls(settings.max_calls)
     ingress = WebRTCIngress(
         calls,
         make_call,
+        recall,
         ice_servers=settings.ice_servers,
     )
 

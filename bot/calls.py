@@ -63,11 +63,15 @@ class Calls:
         call_id: str,
         run: Callable[[], Awaitable[None]],
         end: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Let a call live in a task of its own. ``run`` is the whole call; ``end`` asks it to finish."""
+    ) -> asyncio.Task[None]:
+        """Let a call live in a task of its own. ``run`` is the whole call; ``end`` asks it to finish.
+
+        When the task is done, the place is free.
+        """
         task = asyncio.create_task(self._live_through(place, call_id, run), name=f"call {call_id}")
         self._live[task] = end
         task.add_done_callback(lambda done: self._live.pop(done, None))
+        return task
 
     async def _live_through(self, place: Place, call_id: str, run: Callable[[], Awaitable[None]]) -> None:
         with logger.contextualize(call=call_id):

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -19,7 +20,8 @@ import redis
 
 from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
-from bot.settings import Settings, variable
+from bot.settings import RedisSettings, Settings, variable
+from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
 PACKAGES = ("pipecat-ai", "aiortc", "fastapi", "torch", "transformers", "onnxruntime", "numpy")
 CHECKPOINT_S = 600.0  # reading 16 GB from a slow disk
@@ -62,7 +64,7 @@ def look(settings: Settings, tell: Callable[[str], None] = lambda what: None) ->
     else:
         tell("opening the checkpoint")
         yield from _model(settings)
-    yield _redis(settings.redis_url.get_secret_value())
+    yield _redis(settings.redis)
 
 
 def _versions() -> Iterator[Finding]:
@@ -157,15 +159,51 @@ def _model(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "Checkpoint", f"{found['name'] or settings.checkpoint}{label}")
 
 
-def _redis(url: str) -> Finding:
-    if not url:
-        return Finding("ok", "Redis", f"not used ({variable('redis_url')} is empty)")
+def _redis(settings: RedisSettings) -> Finding:
+    url = settings.url.get_secret_value()
+    return _others_redis(url) if url else _own_redis(settings.data_dir)
+
+
+def _others_redis(url: str) -> Finding:
+    set_by = variable("redis", "url")
     try:
         with redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3) as client:
+            at = client.get_connection_kwargs()
+            where = at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}"
             client.ping()
-            about = client.info("server")
-    except ValueError as error:
-        return Finding("bad", "Redis", f"{variable('redis_url')}: {error}")
+            about = client.info()
+    except (ValueError, TypeError):  # their words may repeat a part of the password
+        return Finding("bad", "Redis", f"{set_by} is no URL that Redis's client understands")
+    except redis.ResponseError as error:
+        return Finding("bad", "Redis", f"{where} answers, but does not do as asked: {error}")
     except redis.RedisError as error:
-        return Finding("bad", "Redis", f"does not answer: {error}")
-    return Finding("ok", "Redis", f"answers, version {about['redis_version']}")
+        return Finding("bad", "Redis", f"{where} does not answer: {error}; it is set by {set_by}")
+    if about.get("role") == "slave":
+        return Finding(
+            "bad", "Redis", f"{where} is a replica, which takes no writes; {set_by} should name its master"
+        )
+    return Finding("ok", "Redis", f"{where} answers, version {about['redis_version']}")
+
+
+def _own_redis(folder: Path) -> Finding:
+    """Whether our own could be started; starting it would change what is there."""
+    try:
+        said = subprocess.run(
+            [find_server(), "--version"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
+    except RedisImpossible as error:
+        return Finding("bad", "Redis", str(error))
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("bad", "Redis", f"our own does not run: {error}")
+    number = said.partition("v=")[2].partition(" ")[0]
+    first = next(there for there in (folder, *folder.parents) if os.access(there, os.F_OK))
+    if not (first.is_dir() and os.access(first, os.W_OK | os.X_OK)):
+        return Finding(
+            "bad",
+            "Redis",
+            f"{first} cannot be written to; choose another with {variable('redis', 'data_dir')}",
+        )
+    if in_use(folder):
+        said = f"our own runs for another Parley in {folder}; a second one would remember nothing there"
+        return Finding("note", "Redis", said)
+    return Finding("ok", "Redis", f"our own, version {number}, keeps calls in {folder}")

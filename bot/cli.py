@@ -51,7 +51,7 @@ def serve(
 
     try:
         run(settings)
-    except (AgentError, CannotServe) as error:
+    except (AgentError, CannotServe, conf.BadSettings) as error:
         _fail(str(error))
 
 

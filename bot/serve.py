@@ -17,9 +17,12 @@ from rich.console import Console
 from bot.agents import Agent, load_agent
 from bot.app import create_app
 from bot.engine_process import Engine, EngineStatus, OwnEngine
+from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.call import Call, Fader, transport_params
+from pipeline.memory import Memory, Remembered
+from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
 from pipeline.turns import TurnSettings
 
@@ -38,13 +41,23 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
-    engine = make_engine(settings)
-    app = create_app(
-        settings,
-        agent,
-        engine,
-        lambda connection, call_id: make_call(connection, call_id, settings, agent, engine),
-    )
+    async with remembering(settings) as memory:
+        await _serve_with(settings, agent, listening, make_engine(settings), memory)
+
+
+async def _serve_with(
+    settings: Settings, agent: Agent, listening: socket.socket, engine: Engine, memory: Memory
+) -> None:
+    def call(
+        connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
+    ) -> Call:
+        record = CallRecord(remembered, open_memory(memory, name, agent, engine))
+        return make_call(connection, call_id, settings, agent, engine, record)
+
+    async def recall(name: str) -> Remembered | None:
+        return await recalled(memory, name, agent, engine)
+
+    app = create_app(settings, agent, engine, call, recall)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -104,7 +117,12 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def make_call(
-    connection: SmallWebRTCConnection, call_id: str, settings: Settings, agent: Agent, engine: Engine
+    connection: SmallWebRTCConnection,
+    call_id: str,
+    settings: Settings,
+    agent: Agent,
+    engine: Engine,
+    record: CallRecord,
 ) -> Call:
     """A call on ``connection``, not yet running."""
     turns = settings.turns
@@ -129,6 +147,7 @@ def make_call(
             connect_timeout_s=settings.connect_timeout_s,
         ),
         call_id=call_id,
+        record=record,
     )
 
 

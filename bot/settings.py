@@ -7,7 +7,9 @@ all of them with what they are now; ``parley settings --markdown`` prints the on
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +126,62 @@ class TurnSettings(_Group):
         return pause_ms
 
 
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user whom the system does not know, as in some containers
+        return None
+
+
+def _data_dir() -> Path:
+    """Where a person's data belongs (XDG Base Directory Specification: a relative path there is ignored)."""
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if not data.is_absolute():
+        data = home / ".local" / "share" if (home := _home()) else Path(tempfile.gettempdir())
+    return data / "parley"
+
+
+class RedisSettings(_Group):
+    """What remembers calls beyond the process that holds them."""
+
+    url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Redis that remembers calls: `redis://:password@host:6379/0`, `rediss://...` or "
+        "`unix:///path`. Empty: start our own, which only this Parley can reach.",
+    )
+    data_dir: Path = Field(
+        default_factory=_data_dir,
+        description="Folder of our own Redis's data. Each Parley that runs needs one to itself.",
+    )
+    keep_s: float = Field(
+        default=86_400,
+        ge=0,
+        le=366 * 86_400,
+        description="Seconds for which a call is remembered after its last word.",
+    )
+    tenant: str = Field(
+        default="default",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Whose calls these are: Parleys that share a Redis see each other's calls only if this "
+        "is the same.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _scheme(cls, url: SecretStr) -> SecretStr:
+        if url and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("should begin with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("data_dir")
+    @classmethod
+    def _expanded(cls, data_dir: Path) -> Path:
+        try:
+            return data_dir.expanduser()  # no shell has seen what is in a .env file
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
+
+
 def _ice_servers(value: Any) -> Any:
     """Accept JSON, and bare URLs parted by commas: ``stun:stun.example.org,turn:...``."""
     if isinstance(value, str):
@@ -174,14 +232,11 @@ class Settings(BaseSettings):
         description="STUN and TURN servers: URLs parted by commas, or JSON like "
         '`[{"urls": "turn:host", "username": "u", "credential": "c"}]`. The page gets them too.',
     )
-    redis_url: SecretStr = Field(
-        default=SecretStr(""),
-        description="Redis, `redis://host:6379/0`, that `parley check` tries. Calls keep nothing in it yet.",
-    )
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="How much is written to the log."
     )
     engine: EngineSettings = EngineSettings()
+    redis: RedisSettings = RedisSettings()
     turns: TurnSettings = TurnSettings()
 
 
@@ -214,10 +269,20 @@ def load(**changes: Any) -> Settings:
 
 def _reason(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    given = error.get("input")
+    given = None if _is_secret(error["loc"]) else error.get("input")
     if error["type"] == "extra_forbidden":
         return "there is no such setting"
     return f"is {given!r}, should be {message}" if isinstance(given, str | int | float) else message
+
+
+def _is_secret(path: tuple[int | str, ...]) -> bool:
+    """Whether what is set there, or a part of it, is never to be printed."""
+    model: Any = Settings
+    for name in path:
+        field = getattr(model, "model_fields", {}).get(name)
+        model = field.annotation if field else None
+    parts = getattr(model, "model_fields", {}).values()
+    return model is SecretStr or any(part.annotation is SecretStr for part in parts)
 
 
 def variable(*path: str) -> str:
@@ -259,6 +324,8 @@ def _text(value: Any) -> str:
         return value.urls if isinstance(value.urls, str) else ",".join(value.urls)
     if isinstance(value, str | Path) and str(value).startswith(str(PACKAGE.parent)):
         return str(Path(value).relative_to(PACKAGE.parent))
+    if isinstance(value, Path) and (home := _home()) and value.is_relative_to(home):
+        return str(Path("~") / value.relative_to(home))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

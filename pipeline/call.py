@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loguru import logger
@@ -16,13 +16,14 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.workers.runner import WorkerRunner
 
-from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
+from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE, HistoryEntry
 from pipeline import jitter
 from pipeline.agent import CallAgent, CallSettings, Tool
 from pipeline.conversation import Conversation
 from pipeline.fader import Fader
 from pipeline.page_messages import PageMessage
 from pipeline.playback import PlaybackTap
+from pipeline.record import CallRecord
 from pipeline.speech_stage import SpeechStage
 
 __all__ = ["Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "Tool", "transport_params"]
@@ -61,6 +62,7 @@ class CallEnd:
     reason: str
     seconds: float
     conversation: Conversation
+    history: list[HistoryEntry] = field(default_factory=list)  # as the engine read it
 
 
 class Call:
@@ -74,6 +76,7 @@ class Call:
         settings: thresholds and timeouts.
         on_event: gets every message the page gets (``pipeline.page_messages``), for logs and metrics.
         call_id: names the call in logs and to the engine; made up if empty.
+        record: what was said before, and where what is said now is kept; its end is the call's.
     """
 
     def __init__(
@@ -85,8 +88,10 @@ class Call:
         settings: CallSettings | None = None,
         on_event: Callable[[PageMessage], None] | None = None,
         call_id: str = "",
+        record: CallRecord | None = None,
     ) -> None:
         """See the class."""
+        self._record = record or CallRecord()
         self.call_id = call_id or uuid.uuid4().hex
         self._settings = settings or CallSettings()
         self._stage = SpeechStage(
@@ -94,6 +99,7 @@ class Call:
             call_id=self.call_id,
             agent=agent,
             settings=self._settings,
+            record=self._record,
             fader=fader,
             hang_up=self.end,
             on_event=on_event,
@@ -114,7 +120,7 @@ class Call:
     @property
     def conversation(self) -> Conversation:
         """What was said so far."""
-        return self._stage.dialogue.conversation
+        return self._record.conversation
 
     async def run(self) -> CallEnd:
         """Hold the call until it ends. Cancelling it ends the call, too."""
@@ -128,11 +134,13 @@ class Call:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+            self._record.close()
         return CallEnd(
             self.call_id,
             self._reason or "hung-up",
             time.monotonic() - self._began,
-            self._stage.dialogue.conversation,
+            self._record.conversation,
+            self._record.history,
         )
 
     async def end(self, reason: str = "ended") -> None:
@@ -155,6 +163,7 @@ class Call:
             except Exception:  # else nothing would watch over the call any more
                 logger.exception("fault in watching over the call, which ends")
                 await self.end("failed")
+        await self._stage.dialogue.hang_up()
         if self._stage.said_last_words:
             await asyncio.sleep(LAST_WORDS_S)
         await runner.cancel(self._reason)

@@ -36,10 +36,10 @@ from model_runtime.protocol import (
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
-from pipeline.conversation import Conversation
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.fader import Fader
 from pipeline.recent import RecentAudio
+from pipeline.record import CallRecord
 from pipeline.segmenter import Segmenter, SpeechStart
 from pipeline.tool_runner import run_tool
 from pipeline.turns import (
@@ -96,16 +96,21 @@ class Dialogue:
     Args:
         agent: whom the caller talks to.
         settings: thresholds and timeouts.
+        record: what was said, before and in this call.
         output: see ``Output``.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, agent: CallAgent, settings: CallSettings, output: Output, clock: Callable[[], float]
+        self,
+        agent: CallAgent,
+        settings: CallSettings,
+        record: CallRecord,
+        output: Output,
+        clock: Callable[[], float],
     ) -> None:
         """See the class."""
-        self.conversation = Conversation()
-        self.history: list[HistoryEntry] = []  # as the engine reads it: a new session goes on from here
+        self.record = record
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
         self._agent = agent
         self._settings = settings
@@ -218,7 +223,7 @@ class Dialogue:
         heard = answer.ledger.heard_groups
         if heard or answer.to_voice:
             self._send(Commit(answer.turn, heard), answer.client)
-            self.conversation.add(answer.exchange(interrupted=True))
+            self.record.add(answer.exchange(interrupted=True))
         else:
             self._send(protocol.Drop(answer.turn), answer.client)
         await self._silence(answer, broadcast)
@@ -231,7 +236,19 @@ class Dialogue:
             await self._output.push(answer.closing())
         self._output.fader.discard()
 
+    async def hang_up(self) -> None:
+        """The call is about to end: settle the answer going on as one cut short here."""
+        async with self._lock:
+            if self._answer is not None:
+                self._turns.handle(Reset())
+                await self._stop_answer(self._answer)
+
     # --- the engine ----------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> list[HistoryEntry]:
+        """``SessionListener``: as the engine told it."""
+        return self.record.history
 
     async def session_begun(self, client: EngineClient, again: bool) -> None:
         """``SessionListener``: say whom the caller talks to, and greet."""
@@ -242,7 +259,7 @@ class Dialogue:
                 self._send(Audio(self._recent.pcm))
             if self._unanswered is not None:
                 self._prompt = ""
-            elif self._agent.greeting and not any(not one.interrupted for one in self.conversation.exchanges):
+            elif self._agent.greeting and not self.record.greeted:
                 self._prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
             opened = client.opened
             await self._output.tell(
@@ -256,8 +273,7 @@ class Dialogue:
                 )
             )
             if again:
-                text = "The speech engine is back."
-                await self._output.tell(page.Notice("info", text))
+                await self._output.tell(page.Notice("info", "The speech engine is back."))
 
     async def session_lost(self) -> None:
         """``SessionListener``: nothing being made will come; say so."""
@@ -287,7 +303,7 @@ class Dialogue:
         answer = self._answer if self._answer and self._answer.turn == turn else None
         match event:
             case HistoryEntry():
-                self.history = [*self.history[: event.place], event]
+                self.record.enter(event)
             case Speech() if answer:
                 await self._output.push(answer.take(event))
             case Transcript(turn, text):
@@ -295,7 +311,7 @@ class Dialogue:
                     answer.transcript = text
                     if answer.may_speak:
                         await self._tell_transcript(turn, text)
-                elif self.conversation.transcribe(turn, text):
+                elif self.record.transcribe(turn, text):
                     await self._tell_transcript(turn, text)
             case ToolCall() if answer:
                 answer.tool_calls.append(event)
@@ -363,7 +379,7 @@ class Dialogue:
         else:
             whole = ledger.complete and not failed
             self._send(Commit(answer.turn, -1 if whole else ledger.heard_groups), answer.client)
-            self.conversation.add(answer.exchange(interrupted=False))
+            self.record.add(answer.exchange(interrupted=False))
             await self._output.tell(page.BotDone(answer.turn))
             if answer.tool_calls and not failed:
                 self._output.spawn(self._run_tools(answer))

@@ -38,6 +38,7 @@ from pipeline.agent import CallAgent, CallSettings
 from pipeline.dialogue import Dialogue
 from pipeline.engine_session import SessionImpossible, keep_session
 from pipeline.fader import Fader
+from pipeline.record import CallRecord
 
 HangUp = Callable[[str], Awaitable[None]]
 """Ends the call for the reason given (one word for the log)."""
@@ -51,6 +52,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         call_id: names the call to the engine.
         agent: whom the caller talks to.
         settings: thresholds and timeouts.
+        record: what was said, before and in this call.
         fader: the output's filter.
         hang_up: called when the call cannot go on, after the page was told why.
         on_event: gets every message the page gets, for logs and metrics.
@@ -67,6 +69,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         call_id: str,
         agent: CallAgent,
         settings: CallSettings,
+        record: CallRecord,
         fader: Fader,
         hang_up: HangUp,
         on_event: Callable[[page.PageMessage], None] | None = None,
@@ -75,7 +78,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         """See the class."""
         super().__init__(name="speech-stage", settings=_no_llm_settings())
         self.fader = fader
-        self.dialogue = Dialogue(agent, settings, self, clock)
+        self.dialogue = Dialogue(agent, settings, record, self, clock)
         self.said_last_words = False
         self._engine_url = engine_url
         self._call_id = call_id

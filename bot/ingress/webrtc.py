@@ -8,8 +8,13 @@ the transport are pipecat's.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 import re
-from collections.abc import Callable, Sequence
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
 from aiortc import RTCIceServer
@@ -18,13 +23,17 @@ from loguru import logger
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
-from bot.calls import Calls, Place
+from bot.calls import Calls, Place, Refused
 from bot.settings import IceServer
 from pipeline.call import CallEnd
+from pipeline.memory import Remembered
 
 OFFER_S = 15.0  # finding our own addresses, a slow STUN server's included; it holds a caller's place
 Sdp = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{32}$")]
+REPLACED_S = 3.0  # a call whose caller has called again gets so long to end
+RESUME_S = 60.0  # after its connection broke, a call may be gone on with for so long without being looked up
 
 
 class BadOffer(Exception):  # noqa: N818 - the caller's fault
@@ -36,7 +45,10 @@ class UnknownConnection(Exception):  # noqa: N818 - the caller's fault
 
 
 class Offer(BaseModel):
-    """``POST /api/offer``: an SDP offer; with ``pc_id``, a new one for a connection that exists."""
+    """``POST /api/offer``: an SDP offer; with ``pc_id``, a new one for a connection that exists.
+
+    ``resume``: the token of an earlier answer, to go on with that call's conversation.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -44,6 +56,7 @@ class Offer(BaseModel):
     type: Literal["offer"]
     pc_id: Id | None = None
     restart_pc: bool = False
+    resume: Token | None = None
     request_data: dict[str, Any] | None = Field(
         None, validation_alias=AliasChoices("request_data", "requestData")
     )
@@ -67,11 +80,12 @@ class Candidates(BaseModel):
 
 
 class Answer(BaseModel):
-    """What an offer is answered with."""
+    """What an offer is answered with. ``resume``: who has it may go on with the call after it broke."""
 
     sdp: str
     type: str
     pc_id: str
+    resume: str = ""
 
 
 class LiveCall(Protocol):
@@ -84,7 +98,21 @@ class LiveCall(Protocol):
         """Finish soon; the first reason counts."""
 
 
-MakeCall = Callable[[SmallWebRTCConnection, str], LiveCall]
+MakeCall = Callable[[SmallWebRTCConnection, str, str, Remembered | None], LiveCall]
+"""Builds a call on a connection: under an id, in the conversation of a name, going on from what was said."""
+
+Recall = Callable[[str], Awaitable[Remembered | None]]
+"""What is remembered of the conversation of that name. Raises ``Refused`` if another process holds it."""
+
+
+@dataclass
+class _Talk:
+    """A conversation that goes on here, or has ended of late."""
+
+    call: LiveCall
+    task: asyncio.Task[None] | None = None
+    remembered: Remembered | None = None
+    over_at: float = math.inf
 
 
 class WebRTCIngress:
@@ -94,14 +122,17 @@ class WebRTCIngress:
         self,
         calls: Calls,
         make_call: MakeCall,
+        recall: Recall,
         *,
         ice_servers: Sequence[IceServer] = (),
     ) -> None:
-        """``make_call`` builds a call on a connection under an id."""
+        """``recall`` is asked for conversations that this process does not know."""
         self._calls = calls
         self._make_call = make_call
+        self._recall = recall
         self._ice_servers = [RTCIceServer(**server.model_dump()) for server in ice_servers]
         self._connections: dict[str, SmallWebRTCConnection] = {}
+        self._talks: dict[str, _Talk] = {}  # by the conversation's name
 
     async def offer(self, offer: Offer) -> Answer:
         """Answer an offer with a new call, or renegotiate one. Raises ``Refused``, ``BadOffer``."""
@@ -114,37 +145,65 @@ class WebRTCIngress:
                 logger.debug("renegotiation failed: {!r}", error)
                 raise BadOffer("The new offer does not fit the connection.") from None
             return _answer(known)
+        token = offer.resume or secrets.token_urlsafe(24)
+        # The name is written to logs and stores; who only knows it cannot take the call over.
+        name = hashlib.sha256(token.encode()).hexdigest()[:32]
+        remembered = await self._earlier(name) if offer.resume else None
         place = self._calls.admit()
         connection = SmallWebRTCConnection(self._ice_servers)
         try:
             try:
                 async with asyncio.timeout(OFFER_S):
                     await connection.initialize(offer.sdp, offer.type)
-                answer = _answer(connection)
+                answer = _answer(connection, token)
             except TimeoutError:
                 raise BadOffer("The offer could not be answered in time.") from None
             except Exception as error:
                 logger.debug("offer failed: {!r}", error)
                 raise BadOffer("The offer's SDP cannot be answered.") from None
-            self._begin(connection, place)
+            self._begin(connection, place, name, remembered)
         except BaseException:
             place.release()
             await connection.disconnect()  # type: ignore[no-untyped-call] # pipecat has no types here
             raise
         return answer
 
-    def _begin(self, connection: SmallWebRTCConnection, place: Place) -> None:
-        call_id = connection.pc_id.rpartition("-")[2]
-        call = self._make_call(connection, call_id)
-        self._connections[connection.pc_id] = connection
-        self._calls.start(place, call_id, lambda: self._live(connection, call), lambda: call.end("stopping"))
+    async def _earlier(self, name: str) -> Remembered | None:
+        """What was said before in that conversation, which ends here if it still goes on."""
+        talk = self._talks.get(name)
+        if talk is None:
+            return await self._recall(name)
+        if talk.task is not None and not talk.task.done():
+            await talk.call.end("replaced")
+            _, late = await asyncio.wait({talk.task}, timeout=REPLACED_S)
+            if late:
+                raise Refused("busy", "The earlier call is still ending. Please try again.", retry_s=1)
+        return talk.remembered
 
-    async def _live(self, connection: SmallWebRTCConnection, call: LiveCall) -> None:
+    def _begin(
+        self, connection: SmallWebRTCConnection, place: Place, name: str, remembered: Remembered | None
+    ) -> None:
+        call_id = connection.pc_id.rpartition("-")[2]
+        call = self._make_call(connection, call_id, name, remembered)
+        self._connections[connection.pc_id] = connection
+        self._forget_old()
+        talk = self._talks[name] = _Talk(call)
+        talk.task = self._calls.start(
+            place, call_id, lambda: self._live(connection, talk, name), lambda: call.end("stopping")
+        )
+
+    def _forget_old(self) -> None:
+        before = time.monotonic() - RESUME_S
+        self._talks = {name: talk for name, talk in self._talks.items() if talk.over_at > before}
+
+    async def _live(self, connection: SmallWebRTCConnection, talk: _Talk, name: str) -> None:
         """The call, and whatever became of it, the end of its connection."""
         try:
-            end = await call.run()
+            end = await talk.call.run()
+            talk.remembered = Remembered(name, {}, end.history, end.conversation)
             logger.info("call ended: {} after {:.1f} s", end.reason, end.seconds)
         finally:
+            talk.over_at = time.monotonic()
             self._connections.pop(connection.pc_id, None)
             await connection.disconnect()  # type: ignore[no-untyped-call] # pipecat has no types here
 
@@ -184,8 +243,8 @@ def _check_sdp(sdp: str) -> None:
         raise BadOffer("The offer has no ICE or DTLS parameters.")
 
 
-def _answer(connection: SmallWebRTCConnection) -> Answer:
+def _answer(connection: SmallWebRTCConnection, token: str = "") -> Answer:
     answer = connection.get_answer()  # type: ignore[no-untyped-call] # pipecat has no types here
     if answer is None:
         raise BadOffer("The offer's SDP cannot be answered.")
-    return Answer.model_validate(answer)
+    return Answer.model_validate(answer | {"resume": token})

@@ -3,7 +3,7 @@
 // Events: "state" (detail "connecting" | "live" | "weak"), "message" (a Parley message, see
 // pipeline/page_messages.py), "speaking" (detail true | false: the bot), "over" (detail a Problem, or null).
 
-import { LOST, Problem, UNREACHABLE, microphoneProblem, refusalProblem } from './problems.js';
+import { Problem, UNREACHABLE, lost, microphoneProblem, refusalProblem } from './problems.js';
 
 const LABEL = 'rtvi-ai';
 const RTVI_VERSION = '2.0.0';
@@ -20,11 +20,15 @@ export class Call extends EventTarget {
   #early = []; // candidates found before the answer named the connection
   #timers = new Set();
   #over = false;
+  #connected = false; // ever
   microphone = null; // MediaStream, once allowed
+  resume = null; // goes on with this call's conversation in another call
 
-  constructor(iceServers) {
+  // `resume`: that of an earlier call which broke off.
+  constructor(iceServers, resume = null) {
     super();
     this.#iceServers = iceServers;
+    this.resume = resume;
   }
 
   // Place the call. Ends, always, in one "over" event.
@@ -59,18 +63,20 @@ export class Call extends EventTarget {
     peer.addEventListener('connectionstatechange', () => this.#connection(peer.connectionState));
     this.#open(peer.createDataChannel('parley', { ordered: true }));
     this.#after(CONNECT_MS, () => {
-      if (peer.connectionState !== 'connected') {
+      if (!this.#connected) {
         this.#end(new Problem('No connection came about. A firewall may be in the way.'));
       }
     });
 
     await peer.setLocalDescription();
-    const response = await this.#send('POST', { sdp: peer.localDescription.sdp, type: 'offer' });
+    const offer = { sdp: peer.localDescription.sdp, type: 'offer', resume: this.resume };
+    const response = await this.#send('POST', offer);
     if (this.#over) return;
     if (!response.ok) throw await refusalProblem(response);
     const answer = await response.json();
     if (this.#over) return;
     this.#id = answer.pc_id;
+    this.resume = answer.resume;
     await peer.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
     await this.#sendCandidates(this.#early.splice(0));
   }
@@ -97,14 +103,15 @@ export class Call extends EventTarget {
 
   #connection(state) {
     if (state === 'connected') {
+      this.#connected = true;
       this.#tell('state', 'live');
     } else if (state === 'disconnected') {
       this.#tell('state', 'weak');
       this.#after(WEAK_MS, () => {
-        if (this.#peer?.connectionState !== 'connected') this.#end(new Problem(LOST));
+        if (this.#peer?.connectionState !== 'connected') this.#end(lost());
       });
     } else if (state === 'failed') {
-      this.#end(new Problem(LOST));
+      this.#end(lost());
     }
   }
 

@@ -15,6 +15,12 @@ export class Captions {
     log.append(this.#waiting);
   }
 
+  // The call goes on in another one, which numbers its turns from 0 again.
+  goOn() {
+    for (const number of this.#turns.keys()) this.#finish(number);
+    this.#turns.clear();
+  }
+
   // A Parley message; those that are not about what was said are left alone.
   show(message) {
     const { type, turn } = message;

@@ -6,6 +6,8 @@ import { Meter } from './meter.js';
 import { UNREACHABLE, environmentProblem } from './problems.js';
 
 const ASK_AGAIN_MS = 1500; // while Parley is getting ready
+const REDIAL_MS = 60000; // a call that broke off is placed again for so long
+const REDIAL_EVERY_MS = 2000;
 
 const $ = (id) => document.getElementById(id);
 const button = $('call');
@@ -16,6 +18,7 @@ let info = null; // what /api/info said last
 let call = null;
 let notice = null; // the bot's own word on why the call ends
 let ticking = 0;
+let begunAt = 0;
 
 // --- before a call ---
 
@@ -64,9 +67,14 @@ function begin() {
   complain(null);
   const unable = environmentProblem();
   if (unable) return complain(unable);
+  begunAt = 0;
+  dial(new Captions($('log'), info?.agent.name ?? 'Parley'));
+}
+
+// `resume` goes on with a call that broke off; `until` is when it is given up, and 0 for a first call.
+function dial(captions, resume = null, until = 0) {
   notice = null;
-  call = new Call(info?.ice_servers ?? []);
-  const captions = new Captions($('log'), info?.agent.name ?? 'Parley');
+  call = new Call(info?.ice_servers ?? [], resume);
   call.addEventListener('state', ({ detail }) => state(detail));
   call.addEventListener('message', ({ detail }) => {
     captions.show(detail);
@@ -80,21 +88,36 @@ function begin() {
     }
   });
   call.addEventListener('speaking', ({ detail }) => say(detail ? 'Answering' : 'Listening'));
-  call.addEventListener('over', ({ detail }) => over(detail));
+  call.addEventListener('over', ({ detail }) => {
+    if (detail?.lost && call.resume) redial(captions, call.resume, Date.now() + REDIAL_MS, 0);
+    else if (detail?.retry && Date.now() < until) redial(captions, call.resume, until, REDIAL_EVERY_MS);
+    else over(detail);
+  });
   call.start();
+}
+
+function redial(captions, resume, until, wait) {
+  clearInterval(ticking);
+  meter.stop();
+  captions.goOn();
+  const waiting = setTimeout(() => dial(captions, resume, until), wait);
+  call = { mute() {}, hangUp() { clearTimeout(waiting); over(null); } };
+  document.body.dataset.state = 'connecting';
+  say('The connection broke. Calling again …');
 }
 
 function state(now) {
   if (now === 'connecting') {
     document.body.dataset.state = 'connecting';
     label('Hang up', true);
-    say('Connecting …');
+    say(begunAt ? 'The connection broke. Calling again …' : 'Connecting …');
   } else if (now === 'weak') {
     say('The connection is weak …');
   } else if (document.body.dataset.state !== 'live') {
     document.body.dataset.state = 'live';
     $('captions').hidden = $('meter').hidden = mute.hidden = false;
     meter.start(call.microphone);
+    call.mute(mute.dataset.on === 'true');
     clock();
     say('Listening');
   } else {
@@ -103,7 +126,7 @@ function state(now) {
 }
 
 function over(problem) {
-  const talked = document.body.dataset.state === 'live';
+  const talked = begunAt > 0;
   call = null;
   clearInterval(ticking);
   meter.stop();
@@ -132,9 +155,9 @@ function label(text, hangUp) {
 }
 
 function clock() {
-  const begun = performance.now();
+  begunAt ||= performance.now();
   const show = () => {
-    const seconds = Math.floor((performance.now() - begun) / 1000);
+    const seconds = Math.floor((performance.now() - begunAt) / 1000);
     $('timer').textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
   };
   show();

@@ -1,14 +1,15 @@
 // What can go wrong, in words for the person on the line.
 
 export class Problem extends Error {
-  // `retry`: whether pressing "Try again" could help.
-  constructor(message, { retry = true } = {}) {
+  // `retry`: whether pressing "Try again" could help. `lost`: a call that went well broke off.
+  constructor(message, { retry = true, lost = false } = {}) {
     super(message);
     this.retry = retry;
+    this.lost = lost;
   }
 }
 
-export const LOST = 'The call was lost: the connection broke.';
+export const lost = () => new Problem('The call was lost: the connection broke.', { lost: true });
 export const UNREACHABLE = 'Parley cannot be reached. Is it still running?';
 
 const MICROPHONE = {

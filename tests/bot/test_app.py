@@ -20,12 +20,14 @@ from bot.agents import Agent
 from bot.app import create_app
 from bot.engine_process import Engine, EngineStatus
 from bot.settings import Settings
-from model_runtime.protocol import Opened
+from model_runtime.protocol import HistoryEntry, Opened
 from pipeline.call import CallEnd
 from pipeline.conversation import Conversation
+from pipeline.memory import Remembered
 
 ABOUT = Opened("nano", label="demo model", voice="slt", transcribes=True, examples=["When are you open?"])
 AGENT = Agent(name="Bluebird", greeting="Hello")
+ENTRY = HistoryEntry(0, [1, 2])
 
 
 class GivenEngine(Engine):
@@ -47,9 +49,13 @@ class Line:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
 
+    name: str = ""
+    remembered: Remembered | None = None
+    conversation: Conversation = field(default_factory=Conversation)
+
     async def run(self) -> CallEnd:
         await self.over.wait()
-        return CallEnd("id", self.reason, 0.0, Conversation())
+        return CallEnd("id", self.reason, 0.0, self.conversation, [ENTRY])
 
     async def end(self, reason: str = "ended") -> None:
         self.reason = reason
@@ -63,28 +69,39 @@ class Parley:
     http: httpx.AsyncClient
     engine: GivenEngine
     lines: list[Line]
+    asked: list[str]
 
     async def post(self, body: Any, **headers: str) -> httpx.Response:
         return await self.http.post("/api/offer", json=body, headers=headers)
 
 
 @asynccontextmanager
-async def parley(status: EngineStatus | None = None, **changes: Any) -> AsyncIterator[Parley]:
+async def parley(
+    status: EngineStatus | None = None, known: Remembered | None = None, **changes: Any
+) -> AsyncIterator[Parley]:
+    """``known``: what is remembered of every conversation that this process does not know."""
     engine = GivenEngine(status or EngineStatus("ready", about=ABOUT))
     lines: list[Line] = []
+    asked: list[str] = []
 
-    def make_call(connection: SmallWebRTCConnection, call_id: str) -> Line:
-        lines.append(Line(connection))
+    def make_call(
+        connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
+    ) -> Line:
+        lines.append(Line(connection, name=name, remembered=remembered))
         return lines[-1]
 
+    async def recall(name: str) -> Remembered | None:
+        asked.append(name)
+        return known
+
     settings = Settings.model_construct(**changes)
-    app: FastAPI = create_app(settings, AGENT, engine, make_call)
+    app: FastAPI = create_app(settings, AGENT, engine, make_call, recall)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://here") as http,
     ):
-        yield Parley(http, engine, lines)
+        yield Parley(http, engine, lines, asked)
 
 
 @pytest.fixture
@@ -96,6 +113,10 @@ async def offer() -> AsyncIterator[dict[str, str]]:
     await peer.setLocalDescription(await peer.createOffer())
     yield {"sdp": peer.localDescription.sdp, "type": "offer"}
     await peer.close()
+
+
+async def nothing_known(name: str) -> Remembered | None:
+    return None
 
 
 async def settle(fact: Callable[[], bool]) -> None:
@@ -142,6 +163,49 @@ async def test_a_full_server_refuses_at_once_and_takes_the_next_when_one_has_gon
         await p.lines[0].end()
         await settle(lambda: p.lines[0].connection.pc.connectionState == "closed")
         assert (await p.post(offer)).status_code == 200
+
+
+async def test_one_who_calls_again_goes_on_with_what_was_said_even_where_all_lines_are_busy(
+    offer: dict[str, str],
+) -> None:
+    async with parley(max_calls=1) as p:
+        first = (await p.post(offer)).json()
+        assert (await p.post(offer)).status_code == 503  # another caller
+        again = await p.post(offer | {"resume": first["resume"]})
+        assert again.status_code == 200
+        old, new = p.lines
+        assert old.reason == "replaced"
+        assert new.name == old.name
+        assert old.name not in first["resume"]
+        assert new.remembered is not None
+        assert new.remembered.conversation is old.conversation
+        assert new.remembered.history == [ENTRY]
+        assert again.json()["resume"] == first["resume"]
+        assert not p.asked
+        await new.end()
+        await settle(lambda: new.connection.pc.connectionState == "closed")
+        assert (await p.post(offer | {"resume": first["resume"]})).status_code == 200  # and again
+        assert p.lines[2].remembered is not None
+
+
+async def test_a_conversation_of_another_process_is_looked_up(offer: dict[str, str]) -> None:
+    known = Remembered("x", {}, [ENTRY], Conversation())
+    async with parley(known=known) as p:
+        assert (await p.post(offer | {"resume": "a" * 32})).status_code == 200
+        assert p.lines[0].remembered is known
+        assert p.asked == [p.lines[0].name]
+        assert (await p.post(offer)).status_code == 200
+        assert p.lines[1].remembered is None  # a new caller has no past
+        assert p.lines[1].name != p.lines[0].name
+
+
+async def test_a_token_that_is_none_is_refused_in_words(offer: dict[str, str]) -> None:
+    async with parley() as p:
+        for token in ("", "short", "a" * 33, "../" * 11, 7):
+            response = await p.post(offer | {"resume": token})
+            assert response.status_code == 422
+            assert code(response) == "bad_request"
+        assert not p.lines
 
 
 async def test_bad_offers_leave_nothing_behind(offer: dict[str, str]) -> None:
@@ -302,10 +366,11 @@ async def test_stopping_ends_the_calls_there_are(offer: dict[str, str]) -> None:
 
 
 async def test_a_call_that_cannot_be_built_gives_its_place_back(offer: dict[str, str]) -> None:
-    def fails(connection: SmallWebRTCConnection, call_id: str) -> Line:
+    def fails(*_: Any) -> Line:
         raise RuntimeError("secret detail")
 
-    app = create_app(Settings.model_construct(max_calls=1), AGENT, GivenEngine(EngineStatus("ready")), fails)
+    settings, engine = Settings.model_construct(max_calls=1), GivenEngine(EngineStatus("ready"))
+    app = create_app(settings, AGENT, engine, fails, nothing_known)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
         for _ in range(2):

@@ -25,7 +25,9 @@ from tests.bot.test_talk import parley, voice
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
     """This one, but of Parley's settings only ``settings``."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(conf.PREFIX)}
-    return plain | {"COLUMNS": "200", "PYTHONPATH": str(conf.PACKAGE.parent)} | settings
+    data = str(tmp_path / "redis")
+    fixed = {"COLUMNS": "200", "PYTHONPATH": str(conf.PACKAGE.parent), "PARLEY_REDIS__DATA_DIR": data}
+    return plain | fixed | settings
 
 
 def run(tmp_path: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -133,15 +135,18 @@ async def test_check_says_what_is_fine_and_what_is_not(tmp_path: Path) -> None:
         fine = await asyncio.to_thread(run, tmp_path, "check", PARLEY_PORT="0", PARLEY_ENGINE__URL=engine.url)
     assert fine.returncode == 0, fine.stdout
     assert "tone (demo model for tests, not Step-Audio 2)" in fine.stdout
+    assert f"keeps calls in {tmp_path / 'redis'}" in fine.stdout
+    assert not (tmp_path / "redis").exists()  # it looks and changes nothing
     with taken_port() as port:
         bad = run(
             tmp_path,
             "check",
             PARLEY_PORT=str(port),
             PARLEY_AGENT="nobody",
-            PARLEY_REDIS_URL="redis://127.0.0.1:9",
+            PARLEY_REDIS__URL="redis://:secret@127.0.0.1:9",
             PARLEY_CHECKPOINT=str(tmp_path),
         )
     assert bad.returncode == 1
     for words in ("choose another with PARLEY_PORT", "no agent 'nobody'", "does not answer", str(tmp_path)):
         assert words in bad.stdout
+    assert "secret" not in bad.stdout + bad.stderr

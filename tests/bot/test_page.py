@@ -172,6 +172,24 @@ def test_an_engine_that_goes_away_and_a_server_that_stops_are_said_in_words(
         page.close()
 
 
+def test_a_call_outlives_the_server_it_began_with(browser: Browser, tmp_path: Path, engine: str) -> None:
+    log = tmp_path / "serve.log"
+    page = browser.new_page()
+    with parley_server(log, PARLEY_ENGINE__URL=engine) as first:
+        page.goto(first.url)
+        call(page)
+        said = page.get_by_role("log")
+        expect(said).to_contain_text("Delivery takes two to three days.", timeout=20_000)
+        first.process.kill()
+        first.process.wait()
+        with parley_server(log, first.port, PARLEY_ENGINE__URL=engine):
+            # The microphone's file begins anew, and with it the question.
+            expect(said.get_by_text("Delivery takes two to three days.")).to_have_count(2, timeout=60_000)
+            greeting = said.get_by_text("Hello, this is Bluebird Outdoor.")
+            expect(greeting).to_have_count(1)  # nobody is greeted twice
+    page.close()
+
+
 def contrast(one: str, other: str) -> float:
     """WCAG 2's contrast ratio of two ``rgb(r, g, b)`` colours."""
 

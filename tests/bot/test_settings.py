@@ -68,6 +68,9 @@ def test_ice_servers_are_urls_or_json(monkeypatch: pytest.MonkeyPatch, text: str
         ("PARLEY_ENGINE__OPTIONS", "--chunks '8"),
         ("PARLEY_ICE_SERVERS", "[{"),
         ("PARLEY_ICE_SERVERS", '[{"url": "stun:a"}]'),
+        ("PARLEY_REDIS__URL", "localhost:6379"),
+        ("PARLEY_REDIS__TENANT", "a}b"),
+        ("PARLEY_REDIS__KEEP_S", "-1"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
@@ -93,8 +96,37 @@ def test_every_setting_is_described_and_in_the_table() -> None:
 
 def test_the_table_shows_what_is_set_now_but_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARLEY_MAX_CALLS", "9")
-    monkeypatch.setenv("PARLEY_REDIS_URL", "redis://:secret@host/0")
+    monkeypatch.setenv("PARLEY_REDIS__URL", "redis://:secret@host/0")
     shown = {row.variable: row.value for row in conf.rows(conf.load())}
     assert shown["PARLEY_MAX_CALLS"] == "9"
-    assert "secret" not in shown["PARLEY_REDIS_URL"]
-    assert shown["PARLEY_REDIS_URL"]
+    assert "secret" not in shown["PARLEY_REDIS__URL"]
+    assert shown["PARLEY_REDIS__URL"]
+
+
+def test_a_password_in_what_is_refused_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_REDIS__URL", "http://:secret@host")
+    with pytest.raises(conf.BadSettings, match="PARLEY_REDIS__URL: should begin with redis://") as refused:
+        conf.load()
+    assert "secret" not in str(refused.value)
+    monkeypatch.delenv("PARLEY_REDIS__URL")
+    monkeypatch.setenv("PARLEY_REDIS", '"redis://:secret@host"')  # one underscore and a word too few
+    with pytest.raises(conf.BadSettings, match="PARLEY_REDIS") as refused:
+        conf.load()
+    assert "secret" not in str(refused.value)
+
+
+def test_data_goes_where_the_system_says_a_persons_data_goes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, data in (
+        ("", tmp_path / ".local/share"),
+        ("relative", tmp_path / ".local/share"),
+        ("/data", Path("/data")),
+    ):
+        monkeypatch.setenv("XDG_DATA_HOME", given)
+        assert conf.RedisSettings().data_dir == data / "parley"
+    monkeypatch.setenv("PARLEY_REDIS__DATA_DIR", "~/calls")
+    settings = conf.load()
+    assert settings.redis.data_dir == tmp_path / "calls"
+    assert "~/calls" in {row.value for row in conf.rows(settings)}

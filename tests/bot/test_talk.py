@@ -20,7 +20,9 @@ from bot.serve import make_call
 from bot.settings import Settings
 from bot.talk import CallFailed, place_call, read_wav
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
+from pipeline.record import CallRecord
 from tests.bot.speaking_engine import SpeakingEngine
+from tests.bot.test_app import nothing_known
 
 AGENT = Agent(name="Bluebird", greeting="Hello, this is Bluebird.")
 
@@ -39,7 +41,11 @@ async def parley(engine: SpeakingEngine, agent: Agent = AGENT, max_calls: int = 
     settings = Settings.model_construct(max_calls=max_calls, drain_s=1.0)
     watched = Engine(engine.url)
     app = create_app(
-        settings, agent, watched, lambda c, call_id: make_call(c, call_id, settings, agent, watched)
+        settings,
+        agent,
+        watched,
+        lambda c, call_id, *_: make_call(c, call_id, settings, agent, watched, CallRecord()),
+        nothing_known,
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None))

@@ -23,6 +23,7 @@ class Server:
     """A running Parley: where it listens, its process, and the file its log goes to."""
 
     url: str
+    port: int
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -35,15 +36,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def parley_server(log: Path, **settings: str) -> Iterator[Server]:
-    """Run ``parley serve`` with ``PARLEY_*`` settings and wait until it says it is ready."""
-    port = free_port()
-    env = os.environ | {"PARLEY_PORT": str(port)} | settings
-    with log.open("wb") as out:
+def parley_server(log: Path, port: int = 0, **settings: str) -> Iterator[Server]:
+    """Run ``parley serve`` with ``PARLEY_*`` settings and wait until it says it is ready.
+
+    What it remembers is kept beside its log.
+    """
+    port = port or free_port()
+    own = {"PARLEY_PORT": str(port), "PARLEY_REDIS__DATA_DIR": str(log.parent / "data")}
+    env = os.environ | own | settings
+    with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "bot.cli", "serve"], stdout=out, stderr=out, env=env
         )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
+    server = Server(f"http://127.0.0.1:{port}", port, process, log)
     try:
         _wait_ready(server)
         yield server

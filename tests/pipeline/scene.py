@@ -10,6 +10,7 @@ from typing import TypeVar
 from model_runtime.protocol import EngineMessage
 from pipeline import page_messages as page
 from pipeline.call import Call, CallAgent, CallEnd, CallSettings
+from pipeline.record import CallRecord
 from tests.pipeline.scripted_engine import OPENED, Script, ScriptedEngine, eventually, spoken
 from tests.pipeline.virtual_transport import VirtualTransport
 
@@ -21,7 +22,9 @@ P = TypeVar("P", bound=page.PageMessage)
 class Scene:
     """A running call and everything around it."""
 
-    def __init__(self, engine: ScriptedEngine, agent: CallAgent, settings: CallSettings) -> None:
+    def __init__(
+        self, engine: ScriptedEngine, agent: CallAgent, settings: CallSettings, record: CallRecord | None
+    ) -> None:
         self.engine = engine
         self.line = VirtualTransport()
         self.shown: list[page.PageMessage] = []
@@ -33,6 +36,7 @@ class Scene:
             settings,
             on_event=self.shown.append,
             call_id="test-call",
+            record=record,
         )
         self.running: asyncio.Task[CallEnd] = asyncio.create_task(self.call.run())
 
@@ -53,6 +57,20 @@ class Scene:
         new = self.line.said - before
         await self.engine.wait_until(lambda: self.engine.samples >= at_engine + new, "the caller's audio")
 
+    async def engine_dies(self) -> None:
+        """... and the call has noticed."""
+        before = len(self.seen(page.Notice))
+        await self.engine.crash()
+        await eventually(lambda: len(self.seen(page.Notice)) > before, "the notice")
+
+    async def engine_returns(self) -> None:
+        """... and has a session again, after all that the caller said meanwhile."""
+        recent = self.call._stage.dialogue._recent
+        await eventually(lambda: recent.end >= self.line.said, "the caller's audio")
+        before = len(self.seen(page.CallInfo))
+        await self.engine.start()
+        await eventually(lambda: len(self.seen(page.CallInfo)) > before, "a new session")
+
     async def hear(self, ms: int) -> None:
         """Let the sink take ``ms`` more and wait until it has."""
         target = self.line.played_ms + ms
@@ -66,10 +84,11 @@ async def scene(
     agent: CallAgent = MUTE,
     settings: CallSettings = SETTINGS,
     answer_open: EngineMessage = OPENED,
+    record: CallRecord | None = None,
 ) -> AsyncIterator[Scene]:
     tasks_before = asyncio.all_tasks()
     async with ScriptedEngine(script, answer_open) as engine:
-        made = Scene(engine, agent, settings)
+        made = Scene(engine, agent, settings, record)
         try:
             yield made
         finally:

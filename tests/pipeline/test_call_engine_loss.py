@@ -30,13 +30,11 @@ async def test_engine_gone_is_told_and_the_call_goes_on_with_a_new_session() -> 
         await call.caller(silence=100)
         await call.hear(GROUP_MS)
         await eventually(lambda: call.bot_text(0) == "Hello.", "the greeting's first words")
-        await call.engine.crash()
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
+        await call.engine_dies()
         assert call.seen(page.Notice)[0].level == "error"
         assert call.seen(page.Interrupted) == [page.Interrupted(0)]
         await call.line.silence(600)
-        await call.engine.start()
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
+        await call.engine_returns()
         assert call.seen(page.Notice)[-1].level == "info"
         await call.caller(silence=100)
         greeting = await call.engine.wait_for(Respond, 2)
@@ -52,14 +50,10 @@ async def test_what_was_said_while_the_engine_was_away_is_answered_when_it_is_ba
     async with scene(echo("Yes.")) as call:
         await call.ready()
         await call.caller(silence=QUIET_MS)
-        await call.engine.crash()
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
+        await call.engine_dies()
         await call.line.voice(600)
         await call.line.silence(700)
-        recent = call.call._stage.dialogue._recent
-        await eventually(lambda: recent.end >= call.line.said, "the caller's audio")
-        await call.engine.start()
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
+        await call.engine_returns()
         await call.caller(silence=100)
         again = await call.engine.wait_for(Respond, 1)
         ((start, end),) = again.spans  # on the new session's clock, which has heard all that went before
@@ -80,15 +74,11 @@ async def test_all_that_was_said_until_an_engine_answers_is_one_question() -> No
         await call.ready()
         await call.caller(voice=600, silence=500)
         ((begin, _),) = (await call.engine.wait_for(Respond, 1)).spans
-        await call.engine.crash()
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
+        await call.engine_dies()
         for pause in (300, 300, 800):  # the caller goes on, with pauses: hello? hello?
             await call.line.voice(400)
             await call.line.silence(pause)
-        recent = call.call._stage.dialogue._recent
-        await eventually(lambda: recent.end >= call.line.said, "the caller's audio")
-        await call.engine.start()
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
+        await call.engine_returns()
         await call.caller(silence=100)
         again = await call.engine.wait_for(Respond, 2)
         assert again.spans[0][0] == begin
@@ -103,10 +93,8 @@ async def test_a_question_whose_answer_died_unheard_is_asked_again_with_the_whol
         await call.engine.say(entries[0], HistoryEntry(1, [9]), entries[1])  # the last replaces the second
         await call.caller(voice=600, silence=500)
         first = await call.engine.wait_for(Respond, 1)
-        await call.engine.crash()
-        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
-        await call.engine.start()
-        await eventually(lambda: len(call.seen(page.CallInfo)) == 2, "a new session")
+        await call.engine_dies()
+        await call.engine_returns()
         assert call.engine.all(Open)[-1].history == 2
         await call.caller(silence=100)
         again = await call.engine.wait_for(Respond, 2)

@@ -8,6 +8,7 @@ from pipecat.tests.utils import run_test
 
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.fader import Fader
+from pipeline.record import CallRecord
 from pipeline.speech_stage import SpeechStage
 from tests.pipeline.scripted_engine import ScriptedEngine, eventually
 
@@ -21,6 +22,7 @@ def stage(url: str) -> SpeechStage:
         call_id="c",
         agent=CallAgent("A"),
         settings=CallSettings(),
+        record=CallRecord(),
         fader=Fader(),
         hang_up=nobody,
     )

@@ -1,0 +1,93 @@
+"""What Parley remembers of calls over its own end: in which Redis, and who may go on with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from loguru import logger
+
+from bot.agents import Agent
+from bot.calls import Refused
+from bot.engine_process import Engine
+from bot.settings import BadSettings, Settings, variable
+from pipeline.memory import CallMemory, Memory, MemoryUnavailable, OwnRedis, RedisImpossible, Remembered
+
+NOWHERE = "unix:///nowhere"  # no call waits for a Redis, so one that is not there is only slower to say so
+
+
+@asynccontextmanager
+async def remembering(settings: Settings) -> AsyncIterator[Memory]:
+    """The memory of all calls, in the Redis the settings name or in one of our own.
+
+    Without any, calls go on as ever; only what they leave behind ends with this process. Raises
+    ``BadSettings`` for a URL that is none.
+    """
+    chosen = settings.redis
+    async with AsyncExitStack() as stack:
+        url = chosen.url.get_secret_value()
+        if not url:
+            url = await _own(settings, stack)
+        try:
+            memory = Memory(url, tenant=chosen.tenant, keep_s=chosen.keep_s)
+        except ValueError as error:
+            raise BadSettings(f"{variable('redis', 'url')}: {error}") from None
+        await stack.enter_async_context(_beside(memory.run()))
+        yield memory
+
+
+async def _own(settings: Settings, stack: AsyncExitStack) -> str:
+    own = OwnRedis(settings.redis.data_dir)
+    try:
+        url = await own.start()
+    except RedisImpossible as error:
+        logger.warning("nothing will be remembered of calls after Parley's end: {}", error)
+        return NOWHERE
+    stack.push_async_callback(own.stop)
+    await stack.enter_async_context(_beside(own.run()))
+    return url
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have it run until the end of the context."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def open_memory(memory: Memory, name: str, agent: Agent, engine: Engine) -> CallMemory:
+    """Where a call in the conversation of that name keeps what is said."""
+    kept = memory.call(name)
+    kept.note(agent=agent.name, checkpoint=_checkpoint(engine))
+    return kept
+
+
+async def recalled(memory: Memory, name: str, agent: Agent, engine: Engine) -> Remembered | None:
+    """What was said in a conversation, if this agent and checkpoint can go on with it.
+
+    Raises ``Refused`` while another process holds it.
+    """
+    if not await memory.own(name):  # first: what another process still writes would be missing
+        raise Refused("busy", "The earlier call is still ending. Please try again.", retry_s=2)
+    try:
+        remembered = await memory.recall(name)
+    except MemoryUnavailable as error:
+        logger.warning("a caller came back, and what was said cannot be looked up: {}", error)
+        return None
+    if remembered is None:
+        return None
+    facts = remembered.facts
+    if (facts.get("agent"), facts.get("checkpoint")) != (agent.name, _checkpoint(engine)):
+        logger.info("a caller came back to another agent or model: the conversation begins anew")
+        return None
+    return remembered
+
+
+def _checkpoint(engine: Engine) -> str:
+    return engine.status.about.checkpoint if engine.status.about else ""

@@ -1,0 +1,65 @@
+"""Where everything is in Redis: the one place that knows the names of keys and of a hash's fields.
+
+::
+
+    parley:{TENANT}:call:ID         hash    everything about one call, see below
+    parley:{TENANT}:set-aside:ID            what was found in its place once and could not be read
+    parley:{TENANT}:lease:ID        string  the process that has the call on the line; expires soon after it
+
+The braces are really there: Redis Cluster puts all keys with the same text in braces on one node, which a
+transaction over several of them needs.
+
+A call is one hash, so that one command reads it as it was at one moment::
+
+    schema          the version of all this, ``SCHEMA``
+    revision        new at every write; who finds another than their own last was not the last to write
+    facts           msgpack: a map of strings
+    conversation    msgpack: ``pipeline.conversation.Conversation``
+    count           entries in the history; what stands at this place or behind it does not count
+    0, 1, ...       msgpack: the ``model_runtime.protocol.HistoryEntry`` of that place
+"""
+
+from __future__ import annotations
+
+import re
+
+SCHEMA = 1  # to be raised when an older or newer Parley would misread what this one writes
+
+ALL_LEASES = "parley:{*}:lease:*"  # of all tenants, as Redis's patterns go
+
+F_SCHEMA = b"schema"
+F_REVISION = b"revision"
+F_FACTS = b"facts"
+F_CONVERSATION = b"conversation"
+F_COUNT = b"count"
+
+
+def f_place(place: int) -> bytes:
+    """The field of the history's entry at ``place``."""
+    return b"%d" % place
+
+
+class Keys:
+    """The keys of one tenant. Raises ``ValueError`` for a tenant that would make keys ambiguous."""
+
+    def __init__(self, tenant: str) -> None:
+        """``tenant``: 1 to 64 letters, digits, dots, dashes and underscores."""
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", tenant):
+            raise ValueError(f"{tenant!r} is no name for a tenant: letters, digits, '.', '_' and '-' only.")
+        self._prefix = f"parley:{{{tenant}}}:"
+
+    def call(self, call_id: str) -> bytes:
+        """The hash of a call."""
+        return self._key("call", call_id)
+
+    def set_aside(self, call_id: str) -> bytes:
+        """Where a call's hash is put that cannot be read."""
+        return self._key("set-aside", call_id)
+
+    def lease(self, call_id: str) -> bytes:
+        """Who has the call on the line."""
+        return self._key("lease", call_id)
+
+    def _key(self, kind: str, call_id: str) -> bytes:
+        # Ids come from outside, and JSON can carry half a surrogate pair, which UTF-8 cannot.
+        return f"{self._prefix}{kind}:{call_id}".encode(errors="backslashreplace")

@@ -1,0 +1,58 @@
+"""What a call leaves behind: its conversation, the engine's history of it, and where both are kept."""
+
+from __future__ import annotations
+
+from model_runtime.protocol import HistoryEntry
+from pipeline.conversation import Conversation, Exchange
+from pipeline.memory import CallMemory, Remembered
+
+
+class CallRecord:
+    """One call's. Everything entered goes to ``memory`` at once, if there is one.
+
+    Args:
+        remembered: what was said before the connection broke: the call goes on from there.
+        memory: what outlives this process.
+    """
+
+    def __init__(self, remembered: Remembered | None = None, memory: CallMemory | None = None) -> None:
+        """See the class."""
+        self.conversation = remembered.conversation if remembered else Conversation()
+        self.history = list(remembered.history) if remembered else []  # a new session goes on from here
+        self._memory = memory
+        if memory and remembered:  # what it forgets in this call's time can be told anew
+            for entry in self.history:
+                memory.entry(entry)
+            memory.converse(self.conversation)
+
+    @property
+    def greeted(self) -> bool:
+        """Whether anything the bot said was heard to its end."""
+        return any(not exchange.interrupted for exchange in self.conversation.exchanges)
+
+    def add(self, exchange: Exchange) -> None:
+        """A settled turn."""
+        self.conversation.add(exchange)
+        self._keep()
+
+    def transcribe(self, turn: int, text: str) -> bool:
+        """A transcript that came after its turn was settled. False if there is no such turn."""
+        found = self.conversation.transcribe(turn, text)
+        if found:
+            self._keep()
+        return found
+
+    def enter(self, entry: HistoryEntry) -> None:
+        """The engine's account of a settled turn; what it had told from that place on is void."""
+        self.history = [*self.history[: entry.place], entry]
+        if self._memory:
+            self._memory.entry(entry)
+
+    def close(self) -> None:
+        """The call is over."""
+        if self._memory:
+            self._memory.close()
+
+    def _keep(self) -> None:
+        if self._memory:
+            self._memory.converse(self.conversation)

@@ -1,0 +1,85 @@
+"""A caller whose connection broke calls again: the conversation goes on, and what is said is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from model_runtime.protocol import GROUP_MS, Commit, HistoryEntry, Open, Respond
+from pipeline.call import CallAgent
+from pipeline.conversation import Conversation, Exchange
+from pipeline.memory import CallMemory, Remembered
+from pipeline.record import CallRecord
+from tests.pipeline.scene import echo, scene
+
+AGENT = CallAgent("Shop", greeting="Hello there.")
+EARLIER = [HistoryEntry(0, [1, 2, 3]), HistoryEntry(1, [4, 5])]
+
+
+def earlier() -> Remembered:
+    said = Conversation([Exchange(0, None, "Hello there.", 3, spoken=False), Exchange(1, "Hi", "Yes?", 2)])
+    return Remembered("talk", {}, EARLIER, said)
+
+
+@dataclass
+class Kept(CallMemory):
+    """What would have been written."""
+
+    entries: list[HistoryEntry] = field(default_factory=list)
+    said: list[list[dict[str, str]]] = field(default_factory=list)
+    closed: bool = False
+
+    def entry(self, entry: HistoryEntry) -> None:
+        self.entries.append(entry)
+
+    def converse(self, conversation: Conversation) -> None:
+        self.said.append(conversation.messages())
+
+    def note(self, **facts: Any) -> None:
+        raise AssertionError("a call has nothing to note")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_the_engine_is_given_what_was_said_and_nobody_is_greeted_twice() -> None:
+    async with scene(echo("Monday."), AGENT, record=CallRecord(earlier())) as call:
+        await call.ready()
+        assert call.engine.all(Open)[0].history == 2
+        assert call.engine.all(HistoryEntry) == EARLIER
+        await call.caller(silence=600)
+        assert not call.engine.all(Respond)
+        await call.caller(voice=600, silence=500)
+        await call.hear(GROUP_MS)
+        await call.engine.wait_for(Commit)
+        assert [said["content"] for said in call.call.conversation.messages()][-2:] == ["[speech]", "Monday."]
+    end = await call.running
+    assert [exchange.bot for exchange in end.conversation.exchanges] == ["Hello there.", "Yes?", "Monday."]
+
+
+async def test_what_is_said_is_kept_as_it_is_settled_with_what_was_said_before() -> None:
+    kept = Kept()
+    async with scene(echo("Monday."), AGENT, record=CallRecord(earlier(), kept)) as call:
+        assert kept.entries == EARLIER
+        assert len(kept.said[-1]) == 3
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.hear(GROUP_MS)
+        await call.engine.wait_for(Commit)
+        entry = HistoryEntry(2, [6])
+        await call.engine.say(entry)
+        await call.engine.wait_until(lambda: kept.entries[-1] == entry, "the entry")
+        assert kept.said[-1][-1] == {"role": "assistant", "content": "Monday."}
+        assert not kept.closed
+    assert kept.closed
+
+
+async def test_an_answer_that_the_end_of_the_call_cuts_short_is_on_record_as_far_as_it_was_heard() -> None:
+    async with scene(echo("One ", "two ", "three ", "four.")) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.hear(2 * GROUP_MS)
+        await call.call.end("dead-peer")
+        end = await call.running
+        assert call.engine.all(Commit) == [Commit(0, 2)]
+    assert [exchange.bot for exchange in end.conversation.exchanges] == ["One two "]
