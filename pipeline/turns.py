@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
 
-CALM_MS = 100  # without voice, after which a voice lowered for less than a segment of speech is raised again
+CALM_MS = 100  # without voice, after which the bot goes on with what it has only lowered or held
 
 Span = tuple[int, int]
 """[from, to) in 16 kHz samples of the call's clock."""
@@ -32,9 +32,9 @@ class TurnSettings:
     end_ms: int = (
         360  # silence after which the caller's turn is over (the segmenter's stop_ms lies within it)
     )
-    duck_ms: int = 40  # speech over the bot that lowers its voice
+    duck_ms: int = 20  # speech over the bot that lowers its voice
     hold_ms: int = 120  # that makes it hold still
-    barge_in_ms: int = 600  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter
+    barge_in_ms: int = 700  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter
     again_ms: int = 1200  # speech over the bot counts together with what was said over it so long before
     min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
     max_turn_ms: int = 30_000  # speech that leaves nobody a turn is answered after this: it may be a radio
@@ -254,7 +254,7 @@ class Turns:
 
     def _spoken_over(self, now: int, voiced: bool) -> list[Action]:
         """An answer is being heard: give way to the caller as far as they seem to want it."""
-        settings, speaks = self.settings, self._voice_from is not None
+        settings = self.settings
         if voiced and self._voice_from is not None:
             # The silence in which a segment is still open is no part of what must last.
             lasted = now - self._voice_from + length(self._over)
@@ -265,10 +265,9 @@ class Turns:
         if voiced:
             # (Voice that has long gone on and is no segment is what nobody was left a turn for.)
             begins = _samples(settings.duck_ms) <= now - self._silent_at < _samples(settings.hold_ms)
-            return self._give_way(Duck) if speaks or begins else []
-        if not speaks and now - self._voiced_at >= _samples(CALM_MS):
-            return self._resume()
-        return []
+            return self._give_way(Duck) if begins or self._voice_from is not None else []
+        # Sooner than a segment ends: to be held up for nothing is worse than to be held up twice.
+        return self._resume() if now - self._voiced_at >= _samples(CALM_MS) else []
 
     def _give_way(self, how: type[Duck] | type[Hold]) -> list[Action]:
         assert self._answer is not None

@@ -33,11 +33,13 @@ def tone(groups: int) -> bytes:
 class SpeakingEngine:
     """Serves while the context lasts.
 
-    ``hold_s`` keeps every answer back for so long; ``stumble_s`` is waited after the first piece of each.
+    ``hold_s`` keeps every answer back for so long; ``stumble_s`` is waited after the first piece of each;
+    ``times`` the answer is said in each.
     """
 
-    def __init__(self, socket: str = "", hold_s: float = 0.0, stumble_s: float = 0.0) -> None:
+    def __init__(self, socket: str = "", hold_s: float = 0.0, stumble_s: float = 0.0, times: int = 1) -> None:
         self.sessions = 0
+        self._times = times
         self._socket = socket
         self._hold_s = hold_s
         self._stumble_s = stumble_s
@@ -80,7 +82,7 @@ class SpeakingEngine:
             self.sessions -= 1
 
     async def _answer(self, connection: ServerConnection, asked: Respond) -> None:
-        words = ANSWER if asked.spans else GREETING
+        words = ANSWER * self._times if asked.spans else GREETING
         if asked.spans:
             await connection.send(protocol.encode(Transcript(asked.turn, "how long does delivery take")))
         await asyncio.sleep(self._hold_s)
@@ -96,7 +98,9 @@ class SpeakingEngine:
 async def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", default="")
-    async with SpeakingEngine(parser.parse_args().socket) as engine:
+    parser.add_argument("--times", type=int, default=1)
+    options = parser.parse_args()
+    async with SpeakingEngine(options.socket, times=options.times) as engine:
         print(engine.url, flush=True)
         await asyncio.Future()
 

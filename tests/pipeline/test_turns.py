@@ -73,9 +73,10 @@ class Floor:
             actions += self.go(Tick(at(self.ms), voiced=True))
         return actions
 
-    def silent(self, ms: int) -> list[Action]:
-        """Silence for ``ms``, noticed after ``STOP_MS``."""
-        begun, actions = self.ms, []
+    def silent(self, ms: int, begun: int = 0) -> list[Action]:
+        """Silence for ``ms``, noticed after ``STOP_MS``. ``begun``: so many ms of it have been already."""
+        actions: list[Action] = []
+        begun = self.ms - begun
         for _ in range(ms // 20):
             self.ms += 20
             if self.ms - begun == STOP_MS:
@@ -182,7 +183,8 @@ def test_a_back_channel_is_given_way_to_and_is_no_turn() -> None:
     floor = Floor(ms=1000)
     answered(floor)
     assert floor.speak(400) == [Duck(0), Hold(0)]
-    assert floor.silent(160) == [Resume(0)]
+    assert floor.silent(CALM_MS) == [Resume(0)]
+    assert floor.silent(160, begun=CALM_MS) == []
     assert floor.quiet(2000) == []
     assert floor.go(Finished(0)) == []
     assert floor.turns.idle
@@ -260,8 +262,8 @@ def test_a_cough_over_the_bot_is_nothing() -> None:
 def test_silence_while_a_segment_is_still_open_does_not_stop_the_bot() -> None:
     floor = Floor(ms=1000)
     answered(floor)
-    floor.go(SpeechStart(at(floor.ms - 60), at(floor.ms)))
-    assert floor.quiet(140) == []
+    assert floor.go(SpeechStart(at(floor.ms - 60), at(floor.ms))) == [Duck(0)]
+    assert floor.quiet(140) == [Resume(0)]
 
 
 def test_a_radio_that_nobody_could_outwait_does_not_lower_the_answers_voice() -> None:
