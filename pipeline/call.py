@@ -26,9 +26,10 @@ from pipeline.playback import PlaybackTap
 from pipeline.record import CallRecord
 from pipeline.speech_stage import SpeechStage
 
-__all__ = ["Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "Tool", "transport_params"]
+__all__ = ["STOPPING", "Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "Tool", "transport_params"]
 
 WATCH_EVERY_S = 0.5
+STOPPING = "stopping"  # the reason of an end that is Parley's own
 LAST_WORDS_S = 0.5  # for a last notice to reach the page before the connection closes
 
 
@@ -164,6 +165,9 @@ class Call:
                 logger.exception("fault in watching over the call, which ends")
                 await self.end("failed")
         await self._stage.dialogue.hang_up()
+        if self._reason == STOPPING:
+            text = "Parley is being restarted. Your call goes on in a moment."
+            await self._stage.say_notice("info", text, ended=True, again=True)
         if self._stage.said_last_words:
             await asyncio.sleep(LAST_WORDS_S)
         await runner.cancel(self._reason)

@@ -89,11 +89,15 @@ Level = Literal["info", "warning", "error"]
 
 
 class Notice(msgspec.Struct, tag="notice", frozen=True):
-    """Something the caller should read, in a whole sentence. ``ended``: the call is over after this."""
+    """Something the caller should read, in a whole sentence. ``ended``: the call is over after this.
+
+    ``again``: who calls again within a minute goes on with it.
+    """
 
     level: Level
     text: str
     ended: bool = False
+    again: bool = False
 
 
 PageMessage = CallInfo | UserText | BotText | BotDone | Interrupted | Withdrawn | Latency | ToolUsed | Notice

@@ -181,10 +181,12 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def say_notice(self, level: page.Level, text: str, ended: bool = False) -> None:
-        """Show the caller a sentence; ``ended``: the last one."""
+    async def say_notice(
+        self, level: page.Level, text: str, ended: bool = False, again: bool = False
+    ) -> None:
+        """Show the caller a sentence; ``ended``: the last one, ``again``: of this call only."""
         self.said_last_words |= ended
-        await self.tell(page.Notice(level, text, ended))
+        await self.tell(page.Notice(level, text, ended, again))
 
 
 def _no_llm_settings() -> LLMSettings:

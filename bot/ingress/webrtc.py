@@ -25,7 +25,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstrain
 
 from bot.calls import Calls, Place, Refused
 from bot.settings import IceServer
-from pipeline.call import CallEnd
+from pipeline.call import STOPPING, CallEnd
 from pipeline.memory import Remembered
 
 OFFER_S = 15.0  # finding our own addresses, a slow STUN server's included; it holds a caller's place
@@ -189,7 +189,7 @@ class WebRTCIngress:
         self._forget_old()
         talk = self._talks[name] = _Talk(call)
         talk.task = self._calls.start(
-            place, call_id, lambda: self._live(connection, talk, name), lambda: call.end("stopping")
+            place, call_id, lambda: self._live(connection, talk, name), lambda: call.end(STOPPING)
         )
 
     def _forget_old(self) -> None:

@@ -84,12 +84,13 @@ function dial(captions, resume = null, until = 0) {
       complain(null); // a session again, after one that was lost
     } else if (detail.type === 'notice') {
       notice = detail;
-      if (!detail.ended) complain({ message: detail.text, retry: false });
+      if (!detail.ended || detail.again) complain({ message: detail.text, retry: false });
     }
   });
   call.addEventListener('speaking', ({ detail }) => say(detail ? 'Answering' : 'Listening'));
   call.addEventListener('over', ({ detail }) => {
-    if (detail?.lost && call.resume) redial(captions, call.resume, Date.now() + REDIAL_MS, 0);
+    const broken = detail?.lost || (!detail && notice?.again);
+    if (broken && call.resume) redial(captions, call.resume, Date.now() + REDIAL_MS, 0);
     else if (detail?.retry && Date.now() < until) redial(captions, call.resume, until, REDIAL_EVERY_MS);
     else over(detail);
   });
@@ -101,7 +102,7 @@ function redial(captions, resume, until, wait) {
   meter.stop();
   captions.goOn();
   const waiting = setTimeout(() => dial(captions, resume, until), wait);
-  call = { mute() {}, hangUp() { clearTimeout(waiting); over(null); } };
+  call = { mute() {}, hangUp() { clearTimeout(waiting); notice = null; over(null); } };
   document.body.dataset.state = 'connecting';
   say('The connection broke. Calling again …');
 }

@@ -166,13 +166,18 @@ def test_an_engine_that_goes_away_and_a_server_that_stops_are_said_in_words(
         page.goto(server.url)
         call(page)
         server.process.send_signal(signal.SIGTERM)
-        expect(page.get_by_role("button", name="Hang up")).to_be_hidden(timeout=20_000)
+        expect(page.get_by_role("alert")).to_contain_text("being restarted", timeout=20_000)
+        expect(page.get_by_role("status")).to_contain_text("Calling again")
+        page.get_by_role("button", name="Hang up").click()
         page.get_by_role("button", name="Call", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("cannot be reached", timeout=20_000)
         page.close()
 
 
-def test_a_call_outlives_the_server_it_began_with(browser: Browser, tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])
+def test_a_call_outlives_the_server_it_began_with(
+    browser: Browser, tmp_path: Path, engine: str, how: signal.Signals
+) -> None:
     log = tmp_path / "serve.log"
     page = browser.new_page()
     with parley_server(log, PARLEY_ENGINE__URL=engine) as first:
@@ -180,7 +185,7 @@ def test_a_call_outlives_the_server_it_began_with(browser: Browser, tmp_path: Pa
         call(page)
         said = page.get_by_role("log")
         expect(said).to_contain_text("Delivery takes two to three days.", timeout=20_000)
-        first.process.kill()
+        first.process.send_signal(how)
         first.process.wait()
         with parley_server(log, first.port, PARLEY_ENGINE__URL=engine):
             # The microphone's file begins anew, and with it the question.
