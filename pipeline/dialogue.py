@@ -9,12 +9,9 @@ caller's audio, the engine's messages, the playback's count), so every entry tak
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from loguru import logger
-from pipecat.frames.frames import Frame
 
 from model_runtime import protocol
 from model_runtime.protocol import (
@@ -37,7 +34,7 @@ from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
 from pipeline.engine_client import EngineClient, EngineGone
-from pipeline.fader import Fader
+from pipeline.output import Output
 from pipeline.recent import RecentAudio
 from pipeline.record import CallRecord
 from pipeline.segmenter import Segmenter, SpeechStart
@@ -64,30 +61,6 @@ from pipeline.turns import (
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
-
-
-class Output(Protocol):
-    """Where a dialogue's doings go; none of these may wait for the network."""
-
-    fader: Fader
-
-    async def push(self, frames: Iterable[Frame]) -> None:
-        """Frames for the caller's ear, in order."""
-
-    async def interrupt(self) -> None:
-        """Silence what was pushed and is not yet heard."""
-
-    async def tell(self, message: page.PageMessage) -> None:
-        """Something for the page."""
-
-    async def transcribed(self, text: str) -> None:
-        """The caller's words, for whoever in the pipeline keeps them."""
-
-    async def caller_speaks(self, begun: bool) -> None:
-        """The caller began or ceased to speak."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside the call; cancelled when the call ends."""
 
 
 class Dialogue:
@@ -175,7 +148,7 @@ class Dialogue:
                 self._output.fader.resume()
 
     def _speculate(self, action: Speculate) -> None:
-        asked = action if self._unanswered is None else _both(self._unanswered, action)
+        asked = action if self._unanswered is None else action.after(self._unanswered)
         begun, client = self._session_start, self._client
         if client is None and asked.spans:
             self._unanswered = asked
@@ -410,16 +383,3 @@ class Dialogue:
     async def _tell_transcript(self, turn: int, text: str) -> None:
         await self._output.tell(page.UserText(turn, text))
         await self._output.transcribed(text)
-
-
-def _both(unanswered: Speculate, action: Speculate) -> Speculate:
-    """What no engine lived to answer, and what was said after it (or nothing: a prompt), as one question."""
-    spans = list(unanswered.spans)
-    for start, end in action.spans:
-        if start <= spans[-1][1]:  # their margins touch
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
-        else:
-            spans.append((start, end))
-    return replace(
-        action, spans=tuple(spans), ended_at=action.ended_at if action.spans else unanswered.ended_at
-    )

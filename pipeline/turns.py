@@ -95,6 +95,16 @@ class Speculate:
     spans: tuple[Span, ...]
     ended_at: int = 0  # the sample after the caller's last voiced one
 
+    def after(self, earlier: Speculate) -> Speculate:
+        """This and an earlier question that stayed unanswered, as one; without spans of its own, that one."""
+        spans = list(earlier.spans)
+        for start, end in self.spans:
+            if start <= spans[-1][1]:  # their margins touch
+                spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+            else:
+                spans.append((start, end))
+        return Speculate(self.turn, tuple(spans), self.ended_at if self.spans else earlier.ended_at)
+
 
 @dataclass(frozen=True)
 class Speak:

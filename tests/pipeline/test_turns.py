@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pipeline.segmenter import RATE, SpeechStart, SpeechStop
+from pipeline.segmenter import SpeechStart, SpeechStop
 from pipeline.turns import (
     CALM_MS,
     Action,
@@ -30,67 +29,7 @@ from pipeline.turns import (
     Turns,
     TurnSettings,
 )
-
-STOP_MS = 160  # when a segmenter knows
-START_MS = 60
-SETTINGS = TurnSettings(
-    end_ms=400,
-    duck_ms=40,
-    hold_ms=200,
-    barge_in_ms=600,
-    again_ms=1200,
-    min_speech_ms=140,
-    max_turn_ms=5000,
-)
-INTERRUPTED = [Duck(0), Hold(0), Stop(0)]
-
-
-def at(ms: int) -> int:
-    return RATE * ms // 1000
-
-
-@dataclass
-class Floor:
-    """Drives a machine in milliseconds, as segmenter and stage would."""
-
-    turns: Turns = field(default_factory=lambda: Turns(SETTINGS))
-    ms: int = 0
-
-    def go(self, event: Event) -> list[Action]:
-        return self.turns.handle(event)
-
-    def speak(self, ms: int, begun: int = 0) -> list[Action]:
-        """Speech for ``ms``, noticed after ``START_MS``; ends without the silence that says so.
-
-        ``begun``: so many ms of it have been already.
-        """
-        actions: list[Action] = []
-        begun = self.ms - begun
-        for _ in range(ms // 20):
-            self.ms += 20
-            if self.ms - begun == START_MS:
-                actions += self.go(SpeechStart(at(begun), at(self.ms)))
-            actions += self.go(Tick(at(self.ms), voiced=True))
-        return actions
-
-    def silent(self, ms: int, begun: int = 0) -> list[Action]:
-        """Silence for ``ms``, noticed after ``STOP_MS``. ``begun``: so many ms of it have been already."""
-        actions: list[Action] = []
-        begun = self.ms - begun
-        for _ in range(ms // 20):
-            self.ms += 20
-            if self.ms - begun == STOP_MS:
-                actions += self.go(SpeechStop(at(begun), at(self.ms)))
-            actions += self.go(Tick(at(self.ms)))
-        return actions
-
-    def quiet(self, ms: int) -> list[Action]:
-        """Silence that began long ago."""
-        actions = []
-        for _ in range(ms // 20):
-            self.ms += 20
-            actions += self.go(Tick(at(self.ms)))
-        return actions
+from tests.pipeline.floor import INTERRUPTED, SETTINGS, Floor, answered, at
 
 
 def test_an_answer_is_begun_at_the_pause_and_heard_at_the_end() -> None:
@@ -151,126 +90,6 @@ def test_a_noise_after_the_question_delays_the_answer_but_does_not_lose_it() -> 
     (begun,) = floor.silent(160)
     assert isinstance(begun, Speculate)
     assert begun.spans[0][0] == at(800)
-
-
-def answered(floor: Floor, heard: bool = True) -> None:
-    floor.speak(1000)
-    assert floor.silent(500)[-1] == Speak(0)
-    if heard:
-        assert floor.go(Heard(0)) == []
-
-
-def test_the_bot_gives_way_to_speech_over_it_step_by_step() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    assert floor.speak(20) == []
-    assert floor.speak(20, begun=20) == [Duck(0)]
-    assert floor.speak(140, begun=40) == []
-    assert floor.speak(20, begun=180) == [Hold(0)]
-    assert floor.speak(380, begun=200) == []
-    assert floor.speak(20, begun=580) == [Stop(0)]
-    assert floor.speak(400, begun=600) == []
-
-
-def test_what_was_said_over_the_bot_is_a_turn_of_its_own() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    assert floor.speak(700) == INTERRUPTED
-    assert floor.silent(160) == [Speculate(1, ((at(2300), at(3300)),), at(3200))]
-
-
-def test_a_back_channel_is_given_way_to_and_is_no_turn() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    assert floor.speak(400) == [Duck(0), Hold(0)]
-    assert floor.silent(CALM_MS) == [Resume(0)]
-    assert floor.silent(160, begun=CALM_MS) == []
-    assert floor.quiet(2000) == []
-    assert floor.go(Finished(0)) == []
-    assert floor.turns.idle
-
-
-def test_a_noise_too_short_to_be_speech_lowers_the_voice_for_a_moment() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    assert floor.speak(40) == [Duck(0)]
-    assert floor.quiet(80) == []
-    assert floor.quiet(20) == [Resume(0)]
-    assert floor.quiet(500) == []
-
-
-def test_back_channels_far_apart_never_add_up() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    for _ in range(4):
-        assert floor.speak(300) == [Duck(0), Hold(0)]
-        assert floor.silent(160) == [Resume(0)]
-        assert floor.quiet(1400) == []
-
-
-def test_words_close_together_add_up_to_an_interruption_and_all_of_them_are_asked() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    first = floor.ms
-    floor.speak(400)
-    assert floor.silent(400)[-1] == Resume(0)
-    second = floor.ms
-    assert floor.speak(60) == [Duck(0), Hold(0)]
-    assert floor.speak(200, begun=60) == [Stop(0)]
-    (begun,) = floor.silent(160)
-    assert begun == Speculate(
-        1, ((at(first - 200), at(first + 500)), (at(second - 200), at(second + 360))), at(second + 260)
-    )
-
-
-def test_the_end_of_an_answer_forgets_what_did_not_stop_it() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    floor.speak(300)
-    floor.silent(160)
-    assert floor.go(Finished(0)) == []
-    assert floor.turns.idle
-    floor.speak(300)
-    (begun,) = floor.silent(160)
-    assert isinstance(begun, Speculate)
-    assert len(begun.spans) == 1
-
-
-def test_a_sentence_that_outlasts_the_answer_is_asked_from_its_beginning() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    first = floor.ms
-    floor.speak(300)
-    floor.silent(240)
-    floor.speak(100)
-    assert floor.go(Finished(0)) == []
-    floor.speak(300, begun=100)
-    (begun,) = floor.silent(160)
-    assert isinstance(begun, Speculate)
-    assert begun.spans[0][0] == at(first - 200)
-
-
-def test_a_cough_over_the_bot_is_nothing() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    assert floor.speak(100) + floor.silent(600) == [Duck(0), Resume(0)]
-    assert floor.turns.answering == 0
-    assert floor.go(Finished(0)) == []
-    assert floor.turns.idle
-
-
-def test_silence_while_a_segment_is_still_open_does_not_stop_the_bot() -> None:
-    floor = Floor(ms=1000)
-    answered(floor)
-    assert floor.go(SpeechStart(at(floor.ms - 60), at(floor.ms))) == [Duck(0)]
-    assert floor.quiet(140) == [Resume(0)]
-
-
-def test_a_radio_that_nobody_could_outwait_does_not_lower_the_answers_voice() -> None:
-    floor = Floor(ms=1000)
-    floor.speak(5000)
-    assert floor.go(Heard(0)) == []
-    assert floor.speak(1000, begun=5000) == []
 
 
 def test_going_on_before_anything_was_heard_takes_the_answer_back() -> None:

@@ -1,0 +1,35 @@
+"""Where a dialogue's doings go: the caller's ear, the page, and what runs beside the call."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol
+
+from pipecat.frames.frames import Frame
+
+from pipeline import page_messages as page
+from pipeline.fader import Fader
+
+
+class Output(Protocol):
+    """Where a dialogue's doings go; none of these may wait for the network."""
+
+    fader: Fader
+
+    async def push(self, frames: Iterable[Frame]) -> None:
+        """Frames for the caller's ear, in order."""
+
+    async def interrupt(self) -> None:
+        """Silence what was pushed and is not yet heard."""
+
+    async def tell(self, message: page.PageMessage) -> None:
+        """Something for the page."""
+
+    async def transcribed(self, text: str) -> None:
+        """The caller's words, for whoever in the pipeline keeps them."""
+
+    async def caller_speaks(self, begun: bool) -> None:
+        """The caller began or ceased to speak."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the call; cancelled when the call ends."""

@@ -1,0 +1,120 @@
+"""The caller speaks while an answer is heard: how far the bot gives way, and what becomes of it."""
+
+from __future__ import annotations
+
+from pipeline.segmenter import SpeechStart
+from pipeline.turns import CALM_MS, Duck, Finished, Heard, Hold, Resume, Speculate, Stop
+from tests.pipeline.floor import INTERRUPTED, Floor, answered, at
+
+
+def test_the_bot_gives_way_to_speech_over_it_step_by_step() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(20) == []
+    assert floor.speak(20, begun=20) == [Duck(0)]
+    assert floor.speak(140, begun=40) == []
+    assert floor.speak(20, begun=180) == [Hold(0)]
+    assert floor.speak(380, begun=200) == []
+    assert floor.speak(20, begun=580) == [Stop(0)]
+    assert floor.speak(400, begun=600) == []
+
+
+def test_what_was_said_over_the_bot_is_a_turn_of_its_own() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(700) == INTERRUPTED
+    assert floor.silent(160) == [Speculate(1, ((at(2300), at(3300)),), at(3200))]
+
+
+def test_a_back_channel_is_given_way_to_and_is_no_turn() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(400) == [Duck(0), Hold(0)]
+    assert floor.silent(CALM_MS) == [Resume(0)]
+    assert floor.silent(160, begun=CALM_MS) == []
+    assert floor.quiet(2000) == []
+    assert floor.go(Finished(0)) == []
+    assert floor.turns.idle
+
+
+def test_a_noise_too_short_to_be_speech_lowers_the_voice_for_a_moment() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(40) == [Duck(0)]
+    assert floor.quiet(80) == []
+    assert floor.quiet(20) == [Resume(0)]
+    assert floor.quiet(500) == []
+
+
+def test_back_channels_far_apart_never_add_up() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    for _ in range(4):
+        assert floor.speak(300) == [Duck(0), Hold(0)]
+        assert floor.silent(160) == [Resume(0)]
+        assert floor.quiet(1400) == []
+
+
+def test_words_close_together_add_up_to_an_interruption_and_all_of_them_are_asked() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    first = floor.ms
+    floor.speak(400)
+    assert floor.silent(400)[-1] == Resume(0)
+    second = floor.ms
+    assert floor.speak(60) == [Duck(0), Hold(0)]
+    assert floor.speak(200, begun=60) == [Stop(0)]
+    (begun,) = floor.silent(160)
+    assert begun == Speculate(
+        1, ((at(first - 200), at(first + 500)), (at(second - 200), at(second + 360))), at(second + 260)
+    )
+
+
+def test_the_end_of_an_answer_forgets_what_did_not_stop_it() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    floor.speak(300)
+    floor.silent(160)
+    assert floor.go(Finished(0)) == []
+    assert floor.turns.idle
+    floor.speak(300)
+    (begun,) = floor.silent(160)
+    assert isinstance(begun, Speculate)
+    assert len(begun.spans) == 1
+
+
+def test_a_sentence_that_outlasts_the_answer_is_asked_from_its_beginning() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    first = floor.ms
+    floor.speak(300)
+    floor.silent(240)
+    floor.speak(100)
+    assert floor.go(Finished(0)) == []
+    floor.speak(300, begun=100)
+    (begun,) = floor.silent(160)
+    assert isinstance(begun, Speculate)
+    assert begun.spans[0][0] == at(first - 200)
+
+
+def test_a_cough_over_the_bot_is_nothing() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(100) + floor.silent(600) == [Duck(0), Resume(0)]
+    assert floor.turns.answering == 0
+    assert floor.go(Finished(0)) == []
+    assert floor.turns.idle
+
+
+def test_silence_while_a_segment_is_still_open_does_not_stop_the_bot() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.go(SpeechStart(at(floor.ms - 60), at(floor.ms))) == [Duck(0)]
+    assert floor.quiet(140) == [Resume(0)]
+
+
+def test_a_radio_that_nobody_could_outwait_does_not_lower_the_answers_voice() -> None:
+    floor = Floor(ms=1000)
+    floor.speak(5000)
+    assert floor.go(Heard(0)) == []
+    assert floor.speak(1000, begun=5000) == []
