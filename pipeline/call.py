@@ -30,6 +30,7 @@ __all__ = ["STOPPING", "Call", "CallAgent", "CallEnd", "CallSettings", "Fader", 
 
 WATCH_EVERY_S = 0.5
 STOPPING = "stopping"  # the reason of an end that is Parley's own
+ACCOUNT_S = 0.2  # for the engine's account of an answer cut short by the end to arrive, and be kept
 LAST_WORDS_S = 0.5  # for a last notice to reach the page before the connection closes
 
 
@@ -164,7 +165,8 @@ class Call:
             except Exception:  # else nothing would watch over the call any more
                 logger.exception("fault in watching over the call, which ends")
                 await self.end("failed")
-        await self._stage.dialogue.hang_up()
+        if await self._stage.dialogue.hang_up():
+            await asyncio.sleep(ACCOUNT_S)
         if self._reason == STOPPING:
             text = "Parley is being restarted. Your call goes on in a moment."
             await self._stage.say_notice("info", text, ended=True, again=True)

@@ -209,12 +209,14 @@ class Dialogue:
             await self._output.push(answer.closing())
         self._output.fader.discard()
 
-    async def hang_up(self) -> None:
-        """The call is about to end: settle the answer going on as one cut short here."""
+    async def hang_up(self) -> bool:
+        """The call is about to end: settle the answer going on as one cut short here, if there is one."""
         async with self._lock:
-            if self._answer is not None:
-                self._turns.handle(Reset())
-                await self._stop_answer(self._answer)
+            if self._answer is None:
+                return False
+            self._turns.handle(Reset())
+            await self._stop_answer(self._answer)
+            return True
 
     # --- the engine ----------------------------------------------------------------------------------------
 

@@ -79,7 +79,10 @@ async def test_an_answer_that_the_end_of_the_call_cuts_short_is_on_record_as_far
         await call.ready()
         await call.caller(voice=600, silence=500)
         await call.hear(2 * GROUP_MS)
-        await call.call.end("dead-peer")
+        await call.call.end("replaced")
+        assert await call.engine.wait_for(Commit) == Commit(0, 2)
+        account = HistoryEntry(0, [1, 2])
+        await call.engine.say(account)
         end = await call.running
-        assert call.engine.all(Commit) == [Commit(0, 2)]
     assert [exchange.bot for exchange in end.conversation.exchanges] == ["One two "]
+    assert end.history == [account]  # what the next call goes on from
