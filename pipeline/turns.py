@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
 
-CALM_MS = 100  # without voice, after which the bot goes on with what it has only lowered or held
+CALM_MS = 100  # without voice, after which the bot raises its voice that it has only lowered
 
 Span = tuple[int, int]
 """[from, to) in 16 kHz samples of the call's clock."""
@@ -264,6 +264,7 @@ class Turns:
 
     def _spoken_over(self, now: int, voiced: bool) -> list[Action]:
         """An answer is being heard: give way to the caller as far as they seem to want it."""
+        assert self._answer is not None
         settings = self.settings
         if voiced and self._voice_from is not None:
             # The silence in which a segment is still open is no part of what must last.
@@ -276,8 +277,9 @@ class Turns:
             # (Voice that has long gone on and is no segment is what nobody was left a turn for.)
             begins = _samples(settings.duck_ms) <= now - self._silent_at < _samples(settings.hold_ms)
             return self._give_way(Duck) if begins or self._voice_from is not None else []
-        # Sooner than a segment ends: to be held up for nothing is worse than to be held up twice.
-        return self._resume() if now - self._voiced_at >= _samples(CALM_MS) else []
+        # Once held it waits for the segment's end: callers who cut in pause as well ("no, wait, ...").
+        calm = now - self._voiced_at >= _samples(CALM_MS)
+        return self._resume() if calm and self._answer.yields is Duck else []
 
     def _give_way(self, how: type[Duck] | type[Hold]) -> list[Action]:
         assert self._answer is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.segmenter import SpeechStart
-from pipeline.turns import CALM_MS, Duck, Finished, Heard, Hold, Resume, Speculate, Stop
+from pipeline.turns import Duck, Finished, Heard, Hold, Resume, Speculate, Stop
 from tests.pipeline.floor import INTERRUPTED, Floor, answered, at
 
 
@@ -30,8 +30,8 @@ def test_a_back_channel_is_given_way_to_and_is_no_turn() -> None:
     floor = Floor(ms=1000)
     answered(floor)
     assert floor.speak(400) == [Duck(0), Hold(0)]
-    assert floor.silent(CALM_MS) == [Resume(0)]
-    assert floor.silent(160, begun=CALM_MS) == []
+    assert floor.silent(140) == []
+    assert floor.silent(20, begun=140) == [Resume(0)]
     assert floor.quiet(2000) == []
     assert floor.go(Finished(0)) == []
     assert floor.turns.idle
