@@ -34,7 +34,7 @@ class TurnSettings:
     )
     duck_ms: int = 20  # speech over the bot that lowers its voice
     hold_ms: int = 120  # that makes it hold still
-    barge_in_ms: int = 700  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter
+    barge_in_ms: int = 800  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter
     again_ms: int = 1200  # speech over the bot counts together with what was said over it so long before
     min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
     max_turn_ms: int = 30_000  # speech that leaves nobody a turn is answered after this: it may be a radio
@@ -235,7 +235,7 @@ class Turns:
         begun, self._voice_from = self._voice_from, None
         if self._answer:  # too short to be a barge-in: the answer goes on
             self._over.append((begun, at))
-            return self._resume()
+            return []
         self._spans.append((begun, at))
         self._voice_end = at
         if length(self._spans) < _samples(self.settings.min_speech_ms):
@@ -277,9 +277,9 @@ class Turns:
             # (Voice that has long gone on and is no segment is what nobody was left a turn for.)
             begins = _samples(settings.duck_ms) <= now - self._silent_at < _samples(settings.hold_ms)
             return self._give_way(Duck) if begins or self._voice_from is not None else []
-        # Once held it waits for the segment's end: callers who cut in pause as well ("no, wait, ...").
-        calm = now - self._voiced_at >= _samples(CALM_MS)
-        return self._resume() if calm and self._answer.yields is Duck else []
+        # Once held it goes on when a turn would be over: who cuts in pauses as well ("no, wait, ...").
+        calm_ms = CALM_MS if self._answer.yields is Duck else settings.end_ms
+        return self._resume() if now - self._voiced_at >= _samples(calm_ms) else []
 
     def _give_way(self, how: type[Duck] | type[Hold]) -> list[Action]:
         assert self._answer is not None
@@ -289,7 +289,8 @@ class Turns:
         return [how(self._answer.turn)]
 
     def _resume(self) -> list[Action]:
-        if self._answer is None or self._answer.yields is None:
+        assert self._answer is not None
+        if self._answer.yields is None:
             return []
         self._answer.yields = None
         return [Resume(self._answer.turn)]

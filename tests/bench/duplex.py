@@ -43,12 +43,13 @@ QUESTION = "How long does delivery take?"
 BACK_CHANNELS = ("mhm", "uh huh", "yeah", "okay", "right", "I see", "oh yeah", "sure")
 COMMANDS = ("stop", "wait", "no", "hello")
 INTERRUPTIONS = (
-    "No wait, I have another question.",
+    "No, wait, stop for a moment.",
     "Stop please, I want to ask about something else.",
     "Hold on, that is not what I asked.",
     "Excuse me, can you tell me the price?",
     "Sorry, I meant the other one.",
 )
+KINDS = ("pause", "back-channel", "noise", "interruption", "one word")
 HALVES = ("I would like to know", "how long the delivery takes")
 PAUSES_MS = (200, 280)  # shorter than the silence that ends a turn
 QUIET_DB = -8.0  # of a back-channel below the caller's other speech
@@ -76,6 +77,7 @@ class Seen:
     lowered_ms: float | None = None
     silent_ms: float | None = None
     back_ms: float | None = None  # from the end of what was said until the voice is back, if it was away
+    again_ms: float = 0.0  # the bot sounded while the caller still spoke, after it had fallen silent
     yielded: bool = False  # the answer was not gone on with
     missing_ms: float = 0.0  # of an answer that was gone on with
     taken_over: bool = False  # the bot spoke in a pause of the caller's
@@ -189,6 +191,7 @@ def look(scene: Scene, said: Pcm, bot: Pcm, asked: tuple[int, int], over: tuple[
         lowered_ms=10.0 * (lowered - start) if away and lowered is not None else None,
         silent_ms=10.0 * (silent - start) if silent is not None and silent < end + 30 else None,
         back_ms=10.0 * (back - end) if back is not None and not yielded else None,
+        again_ms=0.0 if silent is None else 10.0 * float((level[silent:end] > SILENT).sum()),
         yielded=yielded,
         missing_ms=0.0 if yielded else max(0.0, 1000 * (ANSWER_S - heard_s)),
         voice_to_voice_ms=(begun - asked[1]) * 1000 / RATE,
@@ -222,6 +225,7 @@ def summary(seen: Sequence[Seen]) -> tuple[dict[str, Any], list[Goal]]:
                 for name in ("lowered_ms", "silent_ms", "back_ms", "voice_to_voice_ms")
             },
             "missing_ms_max": max((one.missing_ms for one in of_kind), default=0.0),
+            "again_ms_max": max((one.again_ms for one in of_kind), default=0.0),
         }
         for kind, of_kind in kinds.items()
     }
@@ -251,12 +255,19 @@ def summary(seen: Sequence[Seen]) -> tuple[dict[str, Any], list[Goal]]:
     return table, goals
 
 
-KINDS = ("pause", "back-channel", "noise", "interruption", "one word")
-
-
 def show(table: dict[str, Any], goals: Sequence[Goal], console: Console) -> None:
     """Print it."""
-    rows = Table("kind", "scenes", "yielded", "lowered", "silent", "back", "missing", title="ms: p50 / p95")
+    rows = Table(
+        "kind",
+        "scenes",
+        "yielded",
+        "lowered",
+        "silent",
+        "back",
+        "missing",
+        "again",
+        title="ms: p50 / p95, max",
+    )
     for kind, row in table.items():
         times = [f"{row[n]['p50']:.0f} / {row[n]['p95']:.0f}" for n in ("lowered_ms", "silent_ms", "back_ms")]
         rows.add_row(
@@ -303,9 +314,9 @@ def toning_parley(folder: Path) -> Iterator[str]:
         engine.wait(10)
 
 
-async def run(url: str, each: int, seed: int, console: Console) -> list[Seen]:
-    """All scenes, two calls at a time."""
-    todo = list(scenes(each, random.Random(seed)))
+async def run(url: str, each: int, seed: int, kinds: Sequence[str], console: Console) -> list[Seen]:
+    """The scenes of those kinds, two calls at a time."""
+    todo = [scene for scene in scenes(each, random.Random(seed)) if scene.kind in kinds]
     seen: list[Seen] = []
     at_once = asyncio.Semaphore(2)
     with Progress(console=console) as progress:
@@ -325,11 +336,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--each", type=int, default=8, help="scenes of every kind")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only these kinds; all without")
     options = parser.parse_args()
     console = Console(stderr=True)
     where = report.machine()
     with tempfile.TemporaryDirectory() as folder, toning_parley(Path(folder)) as url:
-        seen = asyncio.run(run(url, options.each, options.seed, console))
+        seen = asyncio.run(run(url, options.each, options.seed, options.kind or KINDS, console))
     table, goals = summary(seen)
     path = report.write("duplex", where, {"kinds": table, "scenes": [vars(one) for one in seen]}, goals)
     plot(seen, path.with_suffix(".png"))

@@ -152,7 +152,7 @@ async def test_a_greeting_cut_off_unheard_is_forgotten() -> None:
         await call.ready()
         await call.caller(silence=100)
         await call.engine.wait_for(Respond)
-        await call.caller(voice=600, silence=500)
+        await call.caller(voice=900, silence=500)
         assert call.engine.all(Drop) == [Drop(0)]
         question = await call.engine.wait_for(Respond, 2)
         assert question.spans
@@ -197,7 +197,7 @@ async def test_speaking_over_the_bot_silences_it_and_every_record_is_cut_at_what
         await call.caller(voice=600, silence=500)
         await call.hear(3 * GROUP_MS + 60)  # three groups and a bit
         await eventually(lambda: call.bot_text(0) == "w0 w1 w2 ", "three groups")
-        await call.caller(voice=700)
+        await call.caller(voice=900)
         assert await call.engine.wait_for(Commit) == Commit(0, 3)
         await eventually(lambda: bool(call.seen(page.Interrupted)), "the interruption")
         played = call.line.played_ms

@@ -30,8 +30,8 @@ def test_a_back_channel_is_given_way_to_and_is_no_turn() -> None:
     floor = Floor(ms=1000)
     answered(floor)
     assert floor.speak(400) == [Duck(0), Hold(0)]
-    assert floor.silent(140) == []
-    assert floor.silent(20, begun=140) == [Resume(0)]
+    assert floor.silent(380) == []
+    assert floor.quiet(20) == [Resume(0)]
     assert floor.quiet(2000) == []
     assert floor.go(Finished(0)) == []
     assert floor.turns.idle
@@ -51,7 +51,7 @@ def test_back_channels_far_apart_never_add_up() -> None:
     answered(floor)
     for _ in range(4):
         assert floor.speak(300) == [Duck(0), Hold(0)]
-        assert floor.silent(160) == [Resume(0)]
+        assert floor.silent(400) == [Resume(0)]
         assert floor.quiet(1400) == []
 
 
