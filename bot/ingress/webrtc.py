@@ -186,7 +186,6 @@ class WebRTCIngress:
         call_id = connection.pc_id.rpartition("-")[2]
         call = self._make_call(connection, call_id, name, remembered)
         self._connections[connection.pc_id] = connection
-        self._forget_old()
         talk = self._talks[name] = _Talk(call)
         talk.task = self._calls.start(
             place, call_id, lambda: self._live(connection, talk, name), lambda: call.end(STOPPING)
@@ -204,6 +203,7 @@ class WebRTCIngress:
             logger.info("call ended: {} after {:.1f} s", end.reason, end.seconds)
         finally:
             talk.over_at = time.monotonic()
+            asyncio.get_running_loop().call_later(RESUME_S, self._forget_old)
             self._connections.pop(connection.pc_id, None)
             await connection.disconnect()  # type: ignore[no-untyped-call] # pipecat has no types here
 
