@@ -27,7 +27,8 @@ class Agent(BaseModel):
     instructions: str = Field(default="", description="The system prompt: who the agent is and how it speaks")
     greeting: str = Field(default="", description="What it says first; empty: it waits for the caller")
     voice: str = Field(
-        default="", description="The name of one of the checkpoint's voices; empty: its default"
+        default="",
+        description="The name of one of the checkpoint's voices, or of the voice library; empty: its default",
     )
     tools: tuple[Text, ...] = Field(
         default=(), max_length=0, description="Names of the tools it may call; there are none yet"

@@ -1,4 +1,4 @@
-"""The command line: ``parley serve``, ``talk``, ``check`` and ``settings``.
+"""The command line: ``parley serve``, ``talk``, ``voices``, ``check`` and ``settings``.
 
 What goes wrong is said in a sentence, never in a traceback. Commands import what they need when they run, so
 that ``parley --help`` answers at once.
@@ -10,13 +10,15 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
 from bot import settings as conf
+from bot.console import errors, fail, read_settings
+from bot.voices import commands as voices
 
 if TYPE_CHECKING:
     from bot.talk import CallRecord
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A self-hosted voice bot that answers real calls with one end-to-end speech model.",
 )
-errors = Console(stderr=True)
+app.add_typer(voices.app, name="voices")
 
 
 @app.command()
@@ -41,7 +43,7 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="TRACE, DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
     """Start Parley: the page, the calls, the speech model. Options override PARLEY_* settings."""
-    settings = _settings(host=host, port=port, checkpoint=checkpoint, agent=agent, log_level=log_level)
+    settings = read_settings(host=host, port=port, checkpoint=checkpoint, agent=agent, log_level=log_level)
     from bot import log  # before anything that logs as it is imported
 
     log.set_up(settings.log_level)
@@ -52,7 +54,7 @@ def serve(
     try:
         run(settings)
     except (AgentError, CannotServe, conf.BadSettings) as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @app.command()
@@ -81,12 +83,12 @@ def talk(
                 )
             )
     except CallFailed as error:
-        _fail(str(error))
+        fail(str(error))
     if out is not None:
         try:
             write_wav(out, [record.caller, record.bot] if stereo else [record.bot], record.rate)
         except OSError as error:
-            _fail(f"{out}: cannot be written: {error.strerror}.")
+            fail(f"{out}: cannot be written: {error.strerror}.")
     if as_json:
         sys.stdout.write(json.dumps(_as_json(wav, record), indent=2) + "\n")
     else:
@@ -107,7 +109,7 @@ def check() -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     marks = {"ok": "[green]fine[/]", "note": "[yellow]note[/]", "bad": "[bold red]not fine[/]"}
     with errors.status("looking", spinner="dots") as status:
-        for finding in look(_settings(), status.update):
+        for finding in look(read_settings(), status.update):
             ok = ok and finding.state != "bad"
             table.add_row(marks[finding.state], f"[bold]{finding.what}[/]", finding.said)
     Console().print(table)
@@ -125,7 +127,7 @@ def settings(
         sys.stdout.write(conf.markdown())
         return
     table = Table(Column("Setting", no_wrap=True), Column("Now", overflow="fold"), "What it does")
-    for row in conf.rows(_settings()):
+    for row in conf.rows(read_settings()):
         now = f"[bold]{row.value}[/]" if row.value != row.default else row.value
         table.add_row(row.variable, now, row.description.replace("`", "").replace("[", r"\["))
     Console().print(table)
@@ -138,18 +140,6 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _settings(**changes: object) -> conf.Settings:
-    try:
-        return conf.load(**changes)
-    except conf.BadSettings as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    errors.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def _as_json(wav: list[Path], record: CallRecord) -> dict[str, object]:

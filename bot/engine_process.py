@@ -181,7 +181,8 @@ class EngineProcess(Engine):
             if ended.done():
                 return
             try:
-                await self._ask(self.url)
+                # What it says of itself may be new: voices are added while it runs.
+                self._now(EngineStatus("ready", about=await self._ask(self.url)))
                 mute = 0
             except EngineFull:
                 mute = 0
@@ -232,7 +233,9 @@ def _die_with_parent() -> None:
 class OwnEngine(EngineProcess):
     """The engine of ``parley serve``: ``python -m model_runtime.engine`` on a private Unix socket."""
 
-    def __init__(self, settings: EngineSettings, checkpoint: str, max_calls: int, log_level: str) -> None:
+    def __init__(
+        self, settings: EngineSettings, checkpoint: str, voices: Path, max_calls: int, log_level: str
+    ) -> None:
         """Say how the engine is to be run; nothing starts before ``run``."""
         self._folder = Path(
             tempfile.mkdtemp(prefix="parley-")
@@ -244,6 +247,8 @@ class OwnEngine(EngineProcess):
             "model_runtime.engine",
             "--checkpoint",
             checkpoint,
+            "--voices",
+            str(voices),
             "--socket",
             str(socket),
             "--device",

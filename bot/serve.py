@@ -92,7 +92,7 @@ async def _announced(engine: Engine, url: str, voice: str, server: _Server) -> A
         waiting.stop()
         if status.state == "ready":
             if not engine.has_voice(voice):
-                console.print(f"This checkpoint has no voice {voice!r}; its own is used.", highlight=False)
+                console.print(f"There is no voice {voice!r}; the checkpoint's own is used.", highlight=False)
             who = status.about.checkpoint if status.about else "the engine"
             console.print(f"[bold]Parley is ready:[/] {url}  [dim]({who}; Ctrl+C stops it)[/]")
         elif status.state == "failed":
@@ -113,7 +113,9 @@ def make_engine(settings: Settings) -> Engine:
     """The engine the settings name, or one of our own."""
     if settings.engine.url:
         return Engine(settings.engine.url)
-    return OwnEngine(settings.engine, settings.checkpoint, settings.max_calls, settings.log_level)
+    return OwnEngine(
+        settings.engine, settings.checkpoint, settings.voices_dir, settings.max_calls, settings.log_level
+    )
 
 
 def make_call(

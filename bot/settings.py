@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -141,6 +142,17 @@ def _data_dir() -> Path:
     return data / "parley"
 
 
+def _expanded(folder: Path) -> Path:
+    """``~`` as a shell would have it: no shell has seen what is in a .env file."""
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
+Folder = Annotated[Path, AfterValidator(_expanded)]
+
+
 class RedisSettings(_Group):
     """What remembers calls beyond the process that holds them."""
 
@@ -149,7 +161,7 @@ class RedisSettings(_Group):
         description="Redis that remembers calls: `redis://:password@host:6379/0`, `rediss://...` or "
         "`unix:///path`. Empty: start our own, which only this Parley can reach.",
     )
-    data_dir: Path = Field(
+    data_dir: Folder = Field(
         default_factory=_data_dir,
         description="Folder of our own Redis's data. Each Parley that runs needs one to itself.",
     )
@@ -172,14 +184,6 @@ class RedisSettings(_Group):
         if url and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("should begin with redis://, rediss:// or unix://")
         return url
-
-    @field_validator("data_dir")
-    @classmethod
-    def _expanded(cls, data_dir: Path) -> Path:
-        try:
-            return data_dir.expanduser()  # no shell has seen what is in a .env file
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
 
 
 def _ice_servers(value: Any) -> Any:
@@ -215,6 +219,10 @@ class Settings(BaseSettings):
         default="bluebird", description="Who answers: the name of a file in `agents_dir`, without `.yaml`."
     )
     agents_dir: Path = Field(default=PACKAGE / "agents", description="Folder of the agents' YAML files.")
+    voices_dir: Folder = Field(
+        default_factory=lambda: _data_dir() / "voices",
+        description="Folder of your own voices, beside the checkpoint's; `parley voices` keeps it.",
+    )
     max_calls: int = Field(
         default=4, ge=1, le=1000, description="Calls at once. One more is refused with 503 at once."
     )

@@ -15,6 +15,7 @@ import torch
 from model_runtime.engine.kit import Kit
 from model_runtime.engine.ops import Vocode
 from model_runtime.speaking.token2wav import CodesRefused
+from model_runtime.speaking.voice import Voice
 
 
 class Beside:
@@ -32,9 +33,19 @@ class Beside:
         self.busy = True
         self._pool.submit(self._run, chunks, done)
 
+    def expect(self, voice: Voice) -> None:
+        """Take in the prompt of ``voice``, unless that is done, so that its first chunk need not wait."""
+        self._pool.submit(self._take_in, voice)
+
     def stop(self) -> None:
         """End the thread, after what it is doing."""
         self._pool.shutdown()
+
+    def _take_in(self, voice: Voice) -> None:
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            # A fault in it comes again, and is told, at the first chunk.
+            self._kit.model.token2wav.warm(voice)
 
     def _run(self, chunks: Sequence[Vocode], done: Callable[[list[Future[Any]]], None]) -> None:
         sounds: list[Future[Any]] = [Future() for _ in chunks]

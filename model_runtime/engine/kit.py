@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +23,7 @@ from model_runtime.engine.record import read
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.ring import AudioRing
 from model_runtime.engine.settings import Settings
+from model_runtime.engine.voices import Voices
 from model_runtime.errors import CheckpointError
 from model_runtime.interleave import InterleaveParser
 from model_runtime.listening.features import token_count
@@ -48,6 +49,8 @@ class Kit:
         self.model = model
         self.settings = settings
         self.card = model.card
+        self.voices = Voices(model, settings.voices)
+        self.expect: Callable[[Voice], None] = lambda voice: None  # told of a voice that may speak soon
         self.pace = Pace()
         self.tokens = model.tokens
         self.max_context = min(model.max_context, settings.max_context or model.max_context)
@@ -57,7 +60,7 @@ class Kit:
 
     @property
     def default_voice(self) -> str:
-        """The card's, or else the first there is; empty if there is none."""
+        """The card's, or else the checkpoint's first; empty if it has none."""
         return self.card.default_voice or min(self.model.voices, default="")
 
     # --- for sessions ---

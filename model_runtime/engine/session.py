@@ -40,6 +40,7 @@ from model_runtime.protocol import (
     ToolResult,
     Transcript,
 )
+from model_runtime.speaking.voice import Voice, VoiceError
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Session:
         self._kit = kit
         self._emit = emit
         self._clock = clock
-        self._voice = self._named_voice(message.voice, fatal=True)
+        name, self._voice = self._named_voice(message.voice, fatal=True)
         self._draws = kit.draws(message.sampling)
         self._ring = AudioRing(kit.settings.audio_ring_s)
         self._history = History()
@@ -80,8 +81,8 @@ class Session:
             Opened(
                 checkpoint=kit.card.name,
                 label=kit.card.label,
-                voice=self._voice,
-                voices=sorted(kit.model.voices),
+                voice=name,
+                voices=kit.voices.names,
                 transcribes=kit.card.transcribes,
                 examples=list(kit.card.examples),
             )
@@ -126,9 +127,9 @@ class Session:
                 if (response := self._unsettled(message.turn)) is not None:
                     self._drop(response)
             case SetVoice():
-                self._voice = self._named_voice(message.voice, fatal=False)
+                _, self._voice = self._named_voice(message.voice, fatal=False)
                 if self._response is not None:
-                    self._response.speech.speak_as(self._kit.model.voices[self._voice])
+                    self._response.speech.speak_as(self._voice)
             case Close():
                 self.ended = True
             case Open():
@@ -175,20 +176,22 @@ class Session:
             self._context,
             self._history,
             self._draws,
-            self._kit.model.voices[self._voice],
+            self._voice,
             self._emit,
             self._clock,
         )
         self._response = response
         self._jobs.append(Job(response.run(), Purpose.RESPONSE, self._clock(), turn))
 
-    def _named_voice(self, name: str, fatal: bool) -> str:
-        """``name``, or the default for an empty one. Raises ``Refusal`` (``voice``) if there is none such."""
+    def _named_voice(self, name: str, fatal: bool) -> tuple[str, Voice]:
+        """``name``, or the default for an empty one, and its voice. Raises ``Refusal`` (``voice``)."""
         name = name or self._kit.default_voice
-        if name not in self._kit.model.voices:
-            known = ", ".join(sorted(self._kit.model.voices)) or "none"
-            raise Refusal("voice", f"There is no voice {name!r}; there are: {known}.", fatal=fatal)
-        return name
+        try:
+            voice = self._kit.voices.find(name)
+        except VoiceError as error:
+            raise Refusal("voice", str(error), fatal=fatal) from None
+        self._kit.expect(voice)
+        return name, voice
 
     def _unsettled(self, turn: int) -> Response | None:
         """The unsettled response, if it is ``turn``. One that was settled before is nobody's fault."""

@@ -26,10 +26,12 @@ class Settings:
     computes; 1 makes every call bit for bit what it would be alone, more makes many calls cheap and each the
     same up to rounding. ``speech_batch`` is the same for the chunks of codes that become sound in one pass.
     ``chunks`` are how many codes (40 ms each) become sound at a time: the first, the second, ..., and the
-    last again and again.
+    last again and again. ``voices`` is a folder of voices beside the checkpoint's own, which may change while
+    the engine runs.
     """
 
     checkpoint: str
+    voices: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8765
     socket: Path | None = None
@@ -65,6 +67,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     )
     add = parser.add_argument
     add("--checkpoint", required=True, help="a checkpoint folder, or hf://owner/name")
+    add("--voices", type=Path, metavar="DIR", help="a folder of voices beside the checkpoint's own")
     add("--host", default=default.host, help="address to listen on (default %(default)s)")
     add("--port", type=int, default=default.port, help="port, 0 for any free one (default %(default)s)")
     add("--socket", type=Path, help="listen on this unix socket instead of an address")
@@ -127,6 +130,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
             parser.error(f"--{name.replace('_', '-')} must be more than zero")
     return Settings(
         checkpoint=a.checkpoint,
+        voices=a.voices,
         host=a.host,
         port=a.port,
         socket=a.socket,

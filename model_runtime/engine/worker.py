@@ -121,6 +121,7 @@ class Worker:
                 kit = self._load()
                 self._kit = kit
                 self._beside = Beside(kit)
+                kit.expect = self._beside.expect
                 self.ready.set_result(kit)
                 try:
                     self._serve()

@@ -5,8 +5,10 @@ A prepared voice needs neither the recording nor the two ONNX models again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
@@ -67,15 +69,15 @@ class Voice:
         """Length of the prompt."""
         return self.tokens.shape[0] / 25
 
-    def save(self, path: Path) -> None:
-        """Write the voice's file (safetensors)."""
+    def save(self, path: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write the voice's file (safetensors); ``more`` goes into its metadata, for others to read."""
         tensors = {
             "tokens": self.tokens.to(torch.int32).cpu().contiguous(),
             "speaker": self.speaker.float().cpu().contiguous(),
             "mel": self.mel.float().cpu().contiguous(),
         }
         about = {"description": self.description, "licence": self.licence, "source": self.source}
-        save_file(tensors, path, metadata=about)
+        save_file(tensors, path, metadata=about | dict(more))
 
     @classmethod
     def load(cls, path: Path) -> Voice:

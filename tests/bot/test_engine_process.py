@@ -124,7 +124,7 @@ async def test_an_engine_that_ignores_sigterm_is_killed(
 
 
 async def test_a_wrong_option_for_our_own_engine_is_told_in_its_words() -> None:
-    engine = OwnEngine(EngineSettings(options="--chunks 8,many"), "no checkpoint", 2, "INFO")
+    engine = OwnEngine(EngineSettings(options="--chunks 8,many"), "no checkpoint", Path("voices"), 2, "INFO")
     await asyncio.wait_for(engine.run(), 60)
     assert engine.status.state == "failed"
     assert "numbers of codes" in engine.status.reason
@@ -188,3 +188,21 @@ async def test_asking_frees_the_place_it_took() -> None:
     async with SpeakingEngine() as there:
         await ask_engine(there.url)
         await until(lambda: there.sessions == 0)
+
+
+async def test_a_voice_added_while_it_runs_becomes_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.engine_process.WATCH_EVERY_S", 0.01)
+    voices = ["rms"]
+
+    async def ask(url: str) -> Opened:
+        return Opened("tone", voices=list(voices))
+
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
+    engine = EngineProcess(sleeps, f"unix:{tmp_path}/engine.sock", ask=ask)
+    async with running(engine):
+        await until(lambda: engine.status.ready)
+        assert not engine.has_voice("emma")
+        voices.append("emma")
+        await until(lambda: engine.has_voice("emma"))

@@ -126,7 +126,9 @@ def test_data_goes_where_the_system_says_a_persons_data_goes(
     ):
         monkeypatch.setenv("XDG_DATA_HOME", given)
         assert conf.RedisSettings().data_dir == data / "parley"
+        assert conf.load().voices_dir == data / "parley" / "voices"
     monkeypatch.setenv("PARLEY_REDIS__DATA_DIR", "~/calls")
+    monkeypatch.setenv("PARLEY_VOICES_DIR", "~/voices")
     settings = conf.load()
-    assert settings.redis.data_dir == tmp_path / "calls"
+    assert (settings.redis.data_dir, settings.voices_dir) == (tmp_path / "calls", tmp_path / "voices")
     assert "~/calls" in {row.value for row in conf.rows(settings)}
