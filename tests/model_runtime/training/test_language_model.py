@@ -12,6 +12,7 @@ from model_runtime.training.encoder import NANO
 from model_runtime.training.hearer import HIDDEN
 from model_runtime.training.language_model import (
     ANSWERS,
+    CLEAR,
     Mind,
     Rows,
     losses,
@@ -58,14 +59,19 @@ def test_a_call_that_speaks_gives_whole_answers_too(writer: Writer) -> None:
     assert 2 <= whole <= 10
 
 
-def test_what_a_row_says_alone_can_be_another_hearings() -> None:
+def test_what_a_row_says_alone_can_be_another_hearings_and_the_mean_is_mostly_its_own() -> None:
     draw = torch.Generator().manual_seed(1)
     rows, others = torch.randn(9, HIDDEN, generator=draw), torch.randn(5, HIDDEN, generator=draw)
-    mixed = with_the_ripple_of(rows, others, random.Random(3))
-    assert mixed.shape == rows.shape
     size = rows.square().mean(-1, keepdim=True).sqrt()
-    torch.testing.assert_close((mixed / size).mean(0), (rows / size).mean(0))
-    assert (mixed - rows).abs().max() > 0.1
+    own, other = ((one / one.square().mean(-1, keepdim=True).sqrt()).mean(0) for one in (rows, others))
+    for seed in range(20):
+        mixed = with_the_ripple_of(rows, others, random.Random(seed))
+        assert mixed.shape == rows.shape
+        assert (mixed - rows).abs().max() > 0.1
+        mean = (mixed / size).mean(0)  # lies on the way from its own to the other's, and nearer its own
+        share = float((mean - other) @ (own - other) / (own - other).square().sum())
+        torch.testing.assert_close(mean, share * own + (1 - share) * other)
+        assert CLEAR - 1e-4 <= share <= 1 + 1e-4
 
 
 def test_every_question_is_asked_and_its_intent_reaches_the_loss(writer: Writer) -> None:
