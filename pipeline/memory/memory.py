@@ -212,7 +212,7 @@ def _client(url: str) -> Redis:
             socket_connect_timeout=WRITE_S,
         )
         # Connects nothing, but looks at the URL's options.
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
     except (ValueError, TypeError):  # their words may repeat a part of the password
         raise ValueError(
             "The URL of Redis cannot be used. It should be like redis://:password@host:6379/0, rediss://host "

@@ -243,7 +243,7 @@ class Writer:
             if stale := step.deleted():
                 pipe.hdel(call, *stale)
             if fields := step.fields():
-                pipe.hset(call, mapping=fields)  # type: ignore[arg-type]
+                pipe.hset(call, mapping=fields)  # type: ignore[arg-type] # bytes are fine
             pipe.pexpire(call, _ms(keep_s))
             if over_at is not None and step.last:
                 pipe.delete(self._keys.lease(state.call_id))

@@ -30,8 +30,7 @@ from bot.headset import RATE
 from bot.talk import Caller
 from bot.waveform import Pcm, first_loud, spoken
 from tests.bench import report
-from tests.bench.report import Goal
-from tests.bench.voice_to_voice import percentile
+from tests.bench.report import Goal, percentile
 from tests.bot.speaking_engine import ANSWER
 from tests.e2e.server import parley_server
 from tests.e2e.speakers import say
@@ -257,26 +256,14 @@ def summary(seen: Sequence[Seen]) -> tuple[dict[str, Any], list[Goal]]:
 
 def show(table: dict[str, Any], goals: Sequence[Goal], console: Console) -> None:
     """Print it."""
-    rows = Table(
-        "kind",
-        "scenes",
-        "yielded",
-        "lowered",
-        "silent",
-        "back",
-        "missing",
-        "again",
-        title="ms: p50 / p95, max",
-    )
+    heads = ("kind", "scenes", "yielded", "lowered", "silent", "back", "missing", "again")
+    rows = Table(*heads, title="ms: p50 / p95, or the longest")
     for kind, row in table.items():
         times = [f"{row[n]['p50']:.0f} / {row[n]['p95']:.0f}" for n in ("lowered_ms", "silent_ms", "back_ms")]
-        rows.add_row(
-            kind, str(row["scenes"]), f"{row['yielded']:.2f}", *times, f"{row['missing_ms_max']:.0f}"
-        )
+        longest = [f"{row[name]:.0f}" for name in ("missing_ms_max", "again_ms_max")]
+        rows.add_row(kind, str(row["scenes"]), f"{row['yielded']:.2f}", *times, *longest)
     console.print(rows)
-    for goal in goals:
-        mark = "[green]met[/]" if goal.met else "[bold red]not met[/]"
-        console.print(f"{mark}  {goal.name}: {goal.value:g} {goal.unit}, at most {goal.goal:g}")
+    report.show(goals, console)
 
 
 def plot(seen: Sequence[Seen], path: Path) -> None:

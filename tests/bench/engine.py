@@ -201,9 +201,7 @@ def main() -> int:
         late = batched[CROWD]["under_runs"]
         goals.append(Goal.at_most(f"under-runs, {CROWD} speaking", late, 0, "under-runs"))
     goals.append(Goal.at_most("failures", sum(len(level.failed) for level in levels), 0, "sessions"))
-    for goal in goals:
-        mark = "[green]met[/]" if goal.met else "[bold red]not met[/]"
-        console.print(f"{mark}  {goal.name}: {goal.value:g} {goal.unit}, at most {goal.goal:g}")
+    report.show(goals, console)
     path = report.write("engine", where, {"levels": [figures(level) for level in levels]}, goals)
     plot(levels, path.with_suffix(".png"))
     return 0 if all(goal.met for goal in goals) else 1

@@ -6,10 +6,14 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "bench"
@@ -29,6 +33,20 @@ class Goal:
     def at_most(cls, name: str, value: float, goal: float, unit: str) -> Goal:
         """Met if ``value`` is not above ``goal``; never by a figure that is missing (nan)."""
         return cls(name, round(value, 1), goal, unit, value <= goal)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that at least ``percent`` of all do not exceed; nan without values."""
+    if not values:
+        return float("nan")
+    return float(np.percentile(np.asarray(values), percent, method="inverted_cdf"))
+
+
+def show(goals: Sequence[Goal], console: Console) -> None:
+    """Print which goals are met."""
+    for goal in goals:
+        mark = "[green]met[/]" if goal.met else "[bold red]not met[/]"
+        console.print(f"{mark}  {goal.name}: {goal.value:g} {goal.unit}, at most {goal.goal:g}")
 
 
 def machine() -> dict[str, Any]:

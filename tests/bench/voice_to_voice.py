@@ -27,7 +27,7 @@ from rich.table import Column, Table
 from bot.talk import CallFailed, CallRecord, Turn, place_call
 from bot.waveform import Pcm, dropouts, underruns
 from tests.bench import report
-from tests.bench.report import Goal
+from tests.bench.report import Goal, percentile
 from tests.e2e.server import parley_server
 from tests.e2e.speakers import VOICES, say
 
@@ -79,13 +79,6 @@ class Round:
     @property
     def cut_in(self) -> int:
         return sum(turn.cut_in for turn in self.turns)
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least ``percent`` of all do not exceed; nan without values."""
-    if not values:
-        return float("nan")
-    return float(np.percentile(np.asarray(values), percent, method="inverted_cdf"))
 
 
 def measure(call: int, record: CallRecord, turn: Turn) -> Measured:
@@ -195,9 +188,7 @@ def show(rounds: Sequence[Round], reached: Sequence[Goal], console: Console) -> 
             str(one.cut_in),
         )
     console.print(table)
-    for goal in reached:
-        mark = "[green]met[/]" if goal.met else "[bold red]not met[/]"
-        console.print(f"{mark}  {goal.name}: {goal.value:g} {goal.unit}, at most {goal.goal:g}")
+    report.show(reached, console)
 
 
 def plot(rounds: Sequence[Round], path: Path) -> None:

@@ -20,6 +20,16 @@ async def heard(fader: Fader) -> NDArray[np.float64]:
         return np.frombuffer(await fader.filter(CHUNK), dtype=np.int16) / LOUD
 
 
+async def held() -> tuple[Fader, asyncio.Task[bytes]]:
+    """A fader that holds, and the chunk that waits in it."""
+    fader = Fader()
+    fader.hold()
+    await heard(fader)
+    waiting = asyncio.create_task(fader.filter(CHUNK))
+    await asyncio.sleep(0)
+    return fader, waiting
+
+
 async def test_leaves_the_sound_alone() -> None:
     assert await Fader().filter(CHUNK) is CHUNK
 
@@ -55,11 +65,7 @@ async def test_fades_out_and_holds_the_next_chunk_until_it_may_be_heard() -> Non
 
 
 async def test_a_held_chunk_of_an_answer_that_is_over_is_never_heard_and_the_next_is_whole() -> None:
-    fader = Fader()
-    fader.hold()
-    await heard(fader)
-    waiting = asyncio.create_task(fader.filter(CHUNK))
-    await asyncio.sleep(0)
+    fader, waiting = await held()
     fader.discard()
     assert await waiting == b""
     assert await fader.filter(CHUNK) is CHUNK
@@ -74,11 +80,7 @@ async def test_to_forget_where_nothing_is_held_takes_nothing_away() -> None:
 
 
 async def test_the_end_of_a_call_does_not_wait_for_what_is_held() -> None:
-    fader = Fader()
-    fader.hold()
-    await heard(fader)
-    waiting = asyncio.create_task(fader.filter(CHUNK))
-    await asyncio.sleep(0)
+    fader, waiting = await held()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

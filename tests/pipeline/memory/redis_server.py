@@ -49,7 +49,7 @@ class RedisServer:
     async def do(self, *command: object) -> object:
         """Have it do something, as ``redis-cli`` would."""
         async with Redis.from_url(self.url, protocol=2) as client:
-            answer: object = await client.execute_command(*command)  # type: ignore[no-untyped-call]
+            answer: object = await client.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py's
             return answer
 
     async def keys(self) -> set[str]:
