@@ -18,6 +18,7 @@ from pipecat.utils.text.base_text_aggregator import TextType
 from model_runtime.protocol import OUTPUT_RATE, Done, Speech, ToolCall
 from pipeline.conversation import Exchange
 from pipeline.engine_client import EngineClient
+from pipeline.fader import AnswerBegins
 from pipeline.ledger import Ledger
 from pipeline.turns import Speculate
 
@@ -78,7 +79,7 @@ class Answer:
         context = str(self.turn)
         if not self.started:
             self.started = True
-            frames += [LLMFullResponseStartFrame(), TTSStartedFrame(context_id=context)]
+            frames += [AnswerBegins(), LLMFullResponseStartFrame(), TTSStartedFrame(context_id=context)]
         for piece in self.ledger.queue(len(speech.pcm) // 2, speech.groups, speech.group_text):
             if piece.stop > piece.start:
                 pcm = speech.pcm[piece.start * 2 : piece.stop * 2]

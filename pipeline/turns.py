@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
 
 CALM_MS = 100  # without voice, after which the bot raises its voice that it has only lowered
+# Once it holds still it waits for half as long again as was spoken over it, within these bounds. Who cuts in
+# pauses as well, and longer after more ("no, ... wait"); a cough is soon over.
+PATIENCE, PATIENT_FROM_MS, PATIENT_TO_MS = 1.5, 200, 700
 
 Span = tuple[int, int]
 """[from, to) in 16 kHz samples of the call's clock."""
@@ -277,9 +280,14 @@ class Turns:
             # (Voice that has long gone on and is no segment is what nobody was left a turn for.)
             begins = _samples(settings.duck_ms) <= now - self._silent_at < _samples(settings.hold_ms)
             return self._give_way(Duck) if begins or self._voice_from is not None else []
-        # Once held it goes on when a turn would be over: who cuts in pauses as well ("no, wait, ...").
-        calm_ms = CALM_MS if self._answer.yields is Duck else settings.end_ms
-        return self._resume() if now - self._voiced_at >= _samples(calm_ms) else []
+        calm = _samples(CALM_MS) if self._answer.yields is Duck else self._patience()
+        return self._resume() if now - self._voiced_at >= calm else []
+
+    def _patience(self) -> int:
+        """Samples of silence after which an answer held still goes on."""
+        going_on = 0 if self._voice_from is None else self._voiced_at - self._voice_from
+        lasted = int(PATIENCE * (length(self._over) + going_on))
+        return min(max(lasted, _samples(PATIENT_FROM_MS)), _samples(PATIENT_TO_MS))
 
     def _give_way(self, how: type[Duck] | type[Hold]) -> list[Action]:
         assert self._answer is not None

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pipeline.segmenter import SpeechStart, SpeechStop
 from pipeline.turns import (
     CALM_MS,
+    PATIENT_TO_MS,
     Action,
     Drop,
     Duck,
@@ -293,7 +294,8 @@ class AnyCall(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_given_way_to_who_is_silent(self) -> None:
-        if self.voice_from is None and self.now - self.voice_end > at(160) + at(CALM_MS):
+        longest = at(PATIENT_TO_MS if self.yields == "held" else CALM_MS)
+        if self.voice_from is None and self.now - self.voice_end > at(160) + longest:
             assert not self.yields
 
     @invariant()
