@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loguru import logger
+from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.transports.base_transport import BaseTransport, TransportParams
@@ -34,15 +35,16 @@ ACCOUNT_S = 0.2  # for the engine's account of an answer cut short by the end to
 LAST_WORDS_S = 0.5  # for a last notice to reach the page before the connection closes
 
 
-def transport_params(fader: Fader) -> TransportParams:
+def transport_params(fader: Fader, guard: BaseAudioFilter | None = None) -> TransportParams:
     """What every ingress gives its transport: the engine's rates, chunks small enough to stop quickly.
 
-    The call gets the same ``fader``.
+    The call gets the same ``fader``. A ``guard`` cleans what is heard; the fader tells it what is played.
     """
     return TransportParams(
         audio_in_enabled=True,
         audio_in_sample_rate=INPUT_RATE,
         audio_in_channels=1,
+        audio_in_filter=guard,
         audio_out_enabled=True,
         audio_out_sample_rate=OUTPUT_RATE,
         audio_out_channels=1,

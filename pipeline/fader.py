@@ -9,6 +9,7 @@ chunks may still be on their way: the queue is emptied a moment after.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +25,14 @@ class AnswerBegins(FilterControlFrame):
 
 
 class Fader(BaseAudioFilter):
-    """One call's. Every change of level takes one chunk, so none clicks."""
+    """One call's. Every change of level takes one chunk, so none clicks.
 
-    def __init__(self) -> None:
+    ``played`` is told every chunk that the caller is sent, as it is sent.
+    """
+
+    def __init__(self, played: Callable[[bytes], None] | None = None) -> None:
         """Full volume."""
+        self._played = played or (lambda _: None)
         self._level = 1.0  # at the end of the last chunk
         self._wanted = 1.0
         self._released = asyncio.Event()
@@ -62,8 +67,11 @@ class Fader(BaseAudioFilter):
                 await self._released.wait()
         if self._over:
             return b""
-        if self._level == self._wanted == 1.0:
-            return audio
+        chunk = audio if self._level == self._wanted == 1.0 else self._faded(audio)
+        self._played(chunk)
+        return chunk
+
+    def _faded(self, audio: bytes) -> bytes:
         samples = np.frombuffer(audio, dtype=np.int16)
         gain = np.linspace(self._level, self._wanted, len(samples), dtype=np.float32)
         self._level = self._wanted
