@@ -21,7 +21,7 @@ from bot.console import errors, fail, read_settings
 from bot.voices import commands as voices
 
 if TYPE_CHECKING:
-    from bot.talk import CallRecord
+    from bot.talk import PlacedCall
 
 app = typer.Typer(
     add_completion=False,
@@ -142,7 +142,7 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _as_json(wav: list[Path], record: CallRecord) -> dict[str, object]:
+def _as_json(wav: list[Path], record: PlacedCall) -> dict[str, object]:
     return {
         "model": {key: record.info.get(key, "") for key in ("checkpoint", "label", "voice", "agent")},
         "setup_ms": round(record.setup_s * 1000),
@@ -166,7 +166,7 @@ def _as_json(wav: list[Path], record: CallRecord) -> dict[str, object]:
     }
 
 
-def _print_call(wav: list[Path], record: CallRecord, out: Path | None) -> None:
+def _print_call(wav: list[Path], record: PlacedCall, out: Path | None) -> None:
     console = Console()
 
     def line(text: str, style: str = "") -> None:

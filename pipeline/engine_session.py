@@ -56,7 +56,7 @@ async def keep_session(
             or one after the other broke.
     """
     give_up_at = clock() + settings.reconnect_s
-    opened_before, crashes, waiting = False, 0, False
+    opened_before, crashes, waiting, logged = False, 0, False, ""
     while True:
         out_of_time = clock() >= give_up_at
         try:
@@ -69,7 +69,9 @@ async def keep_session(
             if out_of_time or not opened_before:
                 raise SessionImpossible(_in_words(refusal), f"refused:{refusal.code}") from refusal
         except EngineGone as gone:
-            logger.warning(f"call {message.call_id}: {gone}")
+            if logged != str(gone):  # once, and not at every attempt
+                logged = str(gone)
+                logger.warning(f"call {message.call_id}: {gone}")
             if out_of_time:
                 text = "The speech engine cannot be reached, so this call must end. Please call again later."
                 raise SessionImpossible(text, "engine-gone") from gone
@@ -77,7 +79,7 @@ async def keep_session(
                 waiting = True
                 await listener.session_waits()
         else:
-            began = clock()
+            began, logged = clock(), ""
             await _hold(client, listener, again=opened_before, call_id=message.call_id)
             crashes = crashes + 1 if clock() - began < settings.reconnect_s else 1
             if crashes > MAX_CRASHES:
