@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 import uvloop
+from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
-from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 from rich.console import Console
 
 from bot.agents import Agent, load_agent
@@ -20,11 +20,12 @@ from bot.engine_process import Engine, EngineStatus, OwnEngine
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
 from pipeline.agent import CallAgent, CallSettings
-from pipeline.call import Call, Fader, transport_params
+from pipeline.call import Call, Fader
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
 from pipeline.turns import TurnSettings
+from pipeline.webrtc import webrtc_transport
 
 RECONNECT_S = 20.0  # a caller whose engine died waits this long for the next: nano is back in 2 to 10 s
 
@@ -52,7 +53,9 @@ async def _serve_with(
         connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
     ) -> Call:
         record = CallRecord(remembered, open_memory(memory, name, agent, engine))
-        return make_call(connection, call_id, settings, agent, engine, record)
+        fader = Fader()
+        transport = webrtc_transport(connection, fader)
+        return make_call(transport, fader, call_id, settings, agent, engine, record)
 
     async def recall(name: str) -> Remembered | None:
         return await recalled(memory, name, agent, engine)
@@ -119,19 +122,19 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def make_call(
-    connection: SmallWebRTCConnection,
+    transport: BaseTransport,
+    fader: Fader,
     call_id: str,
     settings: Settings,
     agent: Agent,
     engine: Engine,
     record: CallRecord,
 ) -> Call:
-    """A call on ``connection``, not yet running."""
+    """A call on ``transport``, made with ``fader``; not yet running."""
     turns = settings.turns
     voice = agent.voice if engine.has_voice(agent.voice) else ""
-    fader = Fader()
     return Call(
-        SmallWebRTCTransport(connection, params=transport_params(fader)),
+        transport,
         fader,
         engine.url,
         CallAgent(name=agent.name, instructions=agent.instructions, greeting=agent.greeting, voice=voice),
