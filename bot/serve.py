@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 import uvloop
@@ -16,11 +16,15 @@ from rich.console import Console
 
 from bot.agents import Agent, load_agent
 from bot.app import create_app
+from bot.calls import Calls
 from bot.engine_process import Engine, EngineStatus, OwnEngine
+from bot.ingress.sip.ingress import SipIngress
+from bot.ingress.sip.leg import SipLeg
+from bot.ingress.sip.transport import SipTransport
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
 from pipeline.agent import CallAgent, CallSettings
-from pipeline.call import Call, Fader
+from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
@@ -37,6 +41,8 @@ class CannotServe(Exception):  # noqa: N818 - read by a person
 def serve(settings: Settings) -> None:
     """Run Parley until SIGINT or SIGTERM. Raises ``AgentError``, ``CannotServe``."""
     agent = load_agent(settings.agents_dir, settings.agent)
+    if settings.sip.agent:
+        load_agent(settings.agents_dir, settings.sip.agent)  # now rather than in its first call
     with _listen(settings) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, agent, listening))
 
@@ -60,7 +66,8 @@ async def _serve_with(
     async def recall(name: str) -> Remembered | None:
         return await recalled(memory, name, agent, engine)
 
-    app = create_app(settings, agent, engine, call, recall)
+    phone = telephone(settings, agent, engine, memory) if settings.sip.listen else None
+    app = create_app(settings, agent, engine, call, recall, phone)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,6 +126,28 @@ def make_engine(settings: Settings) -> Engine:
     return OwnEngine(
         settings.engine, settings.checkpoint, settings.voices_dir, settings.max_calls, settings.log_level
     )
+
+
+def telephone(
+    settings: Settings, agent: Agent, engine: Engine, memory: Memory
+) -> Callable[[Calls], SipIngress]:
+    """The phone of the settings, for whoever counts the calls."""
+    answering = load_agent(settings.agents_dir, settings.sip.agent) if settings.sip.agent else agent
+
+    def call(leg: SipLeg) -> Call:
+        return make_phone_call(leg, settings, answering, engine, memory)
+
+    return lambda calls: SipIngress(
+        settings.sip, calls, call, lambda: engine.status.ready, settings.log_level
+    )
+
+
+def make_phone_call(leg: SipLeg, settings: Settings, agent: Agent, engine: Engine, memory: Memory) -> Call:
+    """A call on ``leg``, not yet running. What is said is kept under the call's id."""
+    fader = Fader()
+    transport = SipTransport(leg, transport_params(fader))
+    record = CallRecord(None, open_memory(memory, leg.call_id, agent, engine))
+    return make_call(transport, fader, leg.call_id, settings, agent, engine, record)
 
 
 def make_call(
