@@ -20,11 +20,12 @@ from bot.calls import Calls
 from bot.engine_process import Engine, EngineStatus, OwnEngine
 from bot.ingress.sip.ingress import SipIngress
 from bot.ingress.sip.leg import SipLeg
+from bot.ingress.sip.outbound import checked, place_call
 from bot.ingress.sip.transport import SipTransport
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
 from pipeline.agent import CallAgent, CallSettings
-from pipeline.call import Call, Fader, transport_params
+from pipeline.call import Call, CallEnd, Fader, transport_params
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
@@ -148,6 +149,26 @@ def make_phone_call(leg: SipLeg, settings: Settings, agent: Agent, engine: Engin
     transport = SipTransport(leg, transport_params(fader))
     record = CallRecord(None, open_memory(memory, leg.call_id, agent, engine))
     return make_call(transport, fader, leg.call_id, settings, agent, engine, record)
+
+
+def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
+    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``CannotCall``."""
+    agent = load_agent(settings.agents_dir, settings.agent)
+    allowed = checked(uri, settings.sip.destinations)
+
+    async def call() -> CallEnd:
+        engine = make_engine(settings)
+        async with remembering(settings) as memory:
+            return await place_call(
+                allowed,
+                settings,
+                engine,
+                lambda leg: make_phone_call(leg, settings, agent, engine, memory),
+                tell,
+            )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(call())
 
 
 def make_call(

@@ -124,9 +124,9 @@ class SoftPhone:
 
 @contextmanager
 def softphone(
-    folder: Path, says: Pcm | None = None, codec: str = "pcmu", rate: int = 48_000
+    folder: Path, says: Pcm | None = None, codec: str = "pcmu", rate: int = 48_000, answers: bool = False
 ) -> Iterator[SoftPhone]:
-    """A softphone that speaks ``says`` (mono at ``rate`` Hz), then is silent, in ``codec``."""
+    """A softphone that says ``says`` (mono at ``rate`` Hz), then nothing; ``answers``: whoever calls it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rec").mkdir()
     port, control_port = free_port(), free_port()
@@ -135,7 +135,8 @@ def softphone(
     )
     (folder / "config").write_text(_config(folder, port, control_port, codec))
     names = f";audio_codecs={_NAMES[codec]}" if codec in _NAMES else ""
-    (folder / "accounts").write_text(f"<sip:alice@127.0.0.1:{port}>;regint=0{names}\n")
+    auto = ";answermode=auto" if answers else ""
+    (folder / "accounts").write_text(f"<sip:alice@127.0.0.1:{port}>;regint=0{names}{auto}\n")
     (folder / "contacts").touch()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -19,14 +19,14 @@ from pipeline.call import CallEnd
 GOODBYE_S = 3.0  # for a leg to end after it was hung up; its worker is not waited for longer
 
 
-def configuration(settings: SipSettings, listen: str = "") -> m.Configure:
-    """What the worker is told; ``listen``: elsewhere than the settings say."""
+def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str] = ()) -> m.Configure:
+    """What the worker is told; ``listen`` and ``trusted``: other than the settings say."""
     host, _, port = (listen or settings.listen).rpartition(":")
     return m.Configure(
         host=host,
         port=int(port),
         transports=list(settings.transports),
-        trusted=settings.networks,
+        trusted=list(trusted or settings.networks),
         codecs=list(settings.codecs),
         rtp_ports=settings.rtp_ports,
         jitter_ms=settings.jitter_ms,

@@ -179,7 +179,7 @@ class Phone:
         self.listening: m.Listening | None = None  # None: no worker is ready
         self.reason = "The phone is being started."  # why not
         self.pid: int | None = None
-        self.on_change: Callable[[], None] = lambda: None  # told when ``listening`` changes
+        self.ready = asyncio.Event()  # set while it listens
         self._configure = configure
         self._on_incoming = on_incoming
         self._log_level = log_level
@@ -277,10 +277,11 @@ class Phone:
         return leg
 
     def _now(self, listening: m.Listening | None, reason: str) -> None:
-        changed = (listening is None) != (self.listening is None)
         self.listening, self.reason = listening, reason
-        if changed:
-            self.on_change()
+        if listening is None:
+            self.ready.clear()
+        else:
+            self.ready.set()
 
     def _send(self, message: m.ToWorker) -> None:
         """Never waits. To a worker that is gone, nothing: its legs are about to be told."""
