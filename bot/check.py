@@ -20,7 +20,7 @@ import redis
 
 from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
-from bot.settings import RedisSettings, Settings, variable
+from bot.settings import RedisSettings, Settings, SipSettings, variable
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
 PACKAGES = ("pipecat-ai", "aiortc", "fastapi", "torch", "transformers", "onnxruntime", "numpy")
@@ -58,6 +58,7 @@ def look(settings: Settings, tell: Callable[[str], None] = lambda what: None) ->
     yield from _versions()
     yield _port(settings)
     yield _address(settings)
+    yield _phone(settings.sip)
     yield _agent(settings)
     if settings.engine.url:
         yield asyncio.run(_engine(settings.engine.url))
@@ -109,6 +110,22 @@ def _address(settings: Settings) -> Finding:
     if not settings.ice_servers:
         said += f"; callers behind NAT need a TURN server ({variable('ice_servers')})"
     return Finding("note", "Address", said)
+
+
+def _phone(settings: SipSettings) -> Finding:
+    if not settings.listen:
+        return Finding("ok", "Phone", f"off; {variable('sip', 'listen')}=127.0.0.1:5060 turns it on")
+    where = f"sip:{settings.listen} ({', '.join(settings.transports)})"
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, int(settings.listen.rpartition(":")[2])))
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                return Finding("note", "Phone", f"{where}: {reason}; is Parley running already?")
+    return Finding("ok", "Phone", f"answers {where} from {', '.join(settings.networks)}")
 
 
 def _agent(settings: Settings) -> Finding:

@@ -1,4 +1,4 @@
-"""The command line: ``parley serve``, ``talk``, ``voices``, ``check`` and ``settings``.
+"""The command line: ``parley serve``, ``talk``, ``call``, ``voices``, ``check`` and ``settings``.
 
 What goes wrong is said in a sentence, never in a traceback. Commands import what they need when they run, so
 that ``parley --help`` answers at once.
@@ -95,6 +95,33 @@ def talk(
         _print_call(wav, record, out)
     if any(turn.voice_to_voice_ms is None for turn in record.turns):
         raise typer.Exit(1)
+
+
+@app.command()
+def call(
+    uri: Annotated[
+        str, typer.Argument(help="Whom to call: sip:USER@HOST, with :PORT and ;transport=tcp if need be.")
+    ],
+    agent: Annotated[str | None, typer.Option(help="Who calls.")] = None,
+) -> None:
+    """Call somebody by phone, and be on the line until they hang up. PARLEY_SIP__DESTINATIONS says whom."""
+    settings = read_settings(agent=agent)
+    from bot import log
+
+    log.set_up(settings.log_level if settings.log_level in ("TRACE", "DEBUG") else "WARNING")
+    from bot.agents import AgentError
+    from bot.ingress.sip.outbound import CannotCall
+    from bot.serve import place
+
+    try:
+        with errors.status("calling", spinner="dots") as status:
+            end = place(settings, uri, lambda what: status.update(what))
+    except (AgentError, CannotCall, conf.BadSettings) as error:
+        fail(str(error))
+    for line in end.conversation.messages():
+        who = "bot" if line["role"] == "assistant" else "they"
+        Console().print(f"{who}: {line['content']}", markup=False, highlight=False)
+    Console().print(f"{end.reason} after {end.seconds:.0f} s", style="dim", highlight=False)
 
 
 @app.command()

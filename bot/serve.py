@@ -6,25 +6,31 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 import uvloop
+from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
-from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 from rich.console import Console
 
 from bot.agents import Agent, load_agent
 from bot.app import create_app
+from bot.calls import Calls
 from bot.engine_process import Engine, EngineStatus, OwnEngine
+from bot.ingress.sip.ingress import SipIngress
+from bot.ingress.sip.leg import SipLeg
+from bot.ingress.sip.outbound import checked, place_call
+from bot.ingress.sip.transport import SipTransport
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
 from pipeline.agent import CallAgent, CallSettings
-from pipeline.call import Call, Fader, transport_params
+from pipeline.call import Call, CallEnd, Fader, transport_params
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
 from pipeline.turns import TurnSettings
+from pipeline.webrtc import webrtc_transport
 
 RECONNECT_S = 20.0  # a caller whose engine died waits this long for the next: nano is back in 2 to 10 s
 
@@ -36,6 +42,8 @@ class CannotServe(Exception):  # noqa: N818 - read by a person
 def serve(settings: Settings) -> None:
     """Run Parley until SIGINT or SIGTERM. Raises ``AgentError``, ``CannotServe``."""
     agent = load_agent(settings.agents_dir, settings.agent)
+    if settings.sip.agent:
+        load_agent(settings.agents_dir, settings.sip.agent)  # now rather than in its first call
     with _listen(settings) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, agent, listening))
 
@@ -52,12 +60,15 @@ async def _serve_with(
         connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
     ) -> Call:
         record = CallRecord(remembered, open_memory(memory, name, agent, engine))
-        return make_call(connection, call_id, settings, agent, engine, record)
+        fader = Fader()
+        transport = webrtc_transport(connection, fader)
+        return make_call(transport, fader, call_id, settings, agent, engine, record)
 
     async def recall(name: str) -> Remembered | None:
         return await recalled(memory, name, agent, engine)
 
-    app = create_app(settings, agent, engine, call, recall)
+    phone = telephone(settings, agent, engine, memory) if settings.sip.listen else None
+    app = create_app(settings, agent, engine, call, recall, phone)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -118,20 +129,62 @@ def make_engine(settings: Settings) -> Engine:
     )
 
 
+def telephone(
+    settings: Settings, agent: Agent, engine: Engine, memory: Memory
+) -> Callable[[Calls], SipIngress]:
+    """The phone of the settings, for whoever counts the calls."""
+    answering = load_agent(settings.agents_dir, settings.sip.agent) if settings.sip.agent else agent
+
+    def call(leg: SipLeg) -> Call:
+        return make_phone_call(leg, settings, answering, engine, memory)
+
+    return lambda calls: SipIngress(
+        settings.sip, calls, call, lambda: engine.status.ready, settings.log_level
+    )
+
+
+def make_phone_call(leg: SipLeg, settings: Settings, agent: Agent, engine: Engine, memory: Memory) -> Call:
+    """A call on ``leg``, not yet running. What is said is kept under the call's id."""
+    fader = Fader()
+    transport = SipTransport(leg, transport_params(fader))
+    record = CallRecord(None, open_memory(memory, leg.call_id, agent, engine))
+    return make_call(transport, fader, leg.call_id, settings, agent, engine, record)
+
+
+def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
+    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``CannotCall``."""
+    agent = load_agent(settings.agents_dir, settings.agent)
+    allowed = checked(uri, settings.sip.destinations)
+
+    async def call() -> CallEnd:
+        engine = make_engine(settings)
+        async with remembering(settings) as memory:
+            return await place_call(
+                allowed,
+                settings,
+                engine,
+                lambda leg: make_phone_call(leg, settings, agent, engine, memory),
+                tell,
+            )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(call())
+
+
 def make_call(
-    connection: SmallWebRTCConnection,
+    transport: BaseTransport,
+    fader: Fader,
     call_id: str,
     settings: Settings,
     agent: Agent,
     engine: Engine,
     record: CallRecord,
 ) -> Call:
-    """A call on ``connection``, not yet running."""
+    """A call on ``transport``, made with ``fader``; not yet running."""
     turns = settings.turns
     voice = agent.voice if engine.has_voice(agent.voice) else ""
-    fader = Fader()
     return Call(
-        SmallWebRTCTransport(connection, params=transport_params(fader)),
+        transport,
         fader,
         engine.url,
         CallAgent(name=agent.name, instructions=agent.instructions, greeting=agent.greeting, voice=voice),

@@ -46,4 +46,3 @@ class CallSettings:
     dead_peer_s: float = (
         5.0  # without any audio from the caller (silence is audio: a peer sends it all the time)
     )
-    jitter_buffer: bool = True  # our own on WebRTC receivers, instead of aiortc's

@@ -18,7 +18,6 @@ from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.workers.runner import WorkerRunner
 
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE, HistoryEntry
-from pipeline import jitter
 from pipeline.agent import CallAgent, CallSettings, Tool
 from pipeline.conversation import Conversation
 from pipeline.fader import Fader
@@ -118,7 +117,6 @@ class Call:
         self._began = time.monotonic()
         self._ending = asyncio.Event()
         self._reason = ""
-        transport.add_event_handler("on_client_connected", self._on_connected)
         transport.add_event_handler("on_client_disconnected", self._on_disconnected)
 
     @property
@@ -186,11 +184,6 @@ class Call:
         elif heard_at is not None and now - heard_at > settings.dead_peer_s:
             await self._stage.say_notice("error", "Nothing was received from you any more.", True)
             await self.end("dead-peer")
-
-    async def _on_connected(self, _transport: BaseTransport, client: Any) -> None:
-        peer = getattr(client, "pc", None)  # WebRTC alone has a peer connection
-        if peer is not None and self._settings.jitter_buffer:
-            jitter.install(peer)
 
     async def _on_disconnected(self, _transport: BaseTransport, _client: Any) -> None:
         await self.end("hung-up")

@@ -20,7 +20,7 @@ class Exchange:
     bot: str = ""
     heard_groups: int = 0
     interrupted: bool = False
-    spoken: bool = True  # False: answers a prompt, so the caller said nothing
+    spoken: bool = True  # False: answers a prompt; then ``caller`` is what they pressed on the phone, if that
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Conversation:
         """The record in the chat form pipecat and text models use. Speech not transcribed is ``[speech]``."""
         messages: list[dict[str, str]] = []
         for exchange in self.exchanges:
-            if exchange.spoken:
+            if exchange.spoken or exchange.caller is not None:
                 caller = "[speech]" if exchange.caller is None else exchange.caller
                 messages.append({"role": "user", "content": caller})
             if exchange.bot:

@@ -34,6 +34,7 @@ from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
 from pipeline.engine_client import EngineClient, EngineGone
+from pipeline.keypad import Keypad
 from pipeline.output import Output
 from pipeline.recent import RecentAudio
 from pipeline.record import CallRecord
@@ -61,6 +62,7 @@ from pipeline.turns import (
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
+KEYS_INSTRUCTION = "The caller pressed these keys on the phone: {keys}"
 
 
 class Dialogue:
@@ -92,6 +94,8 @@ class Dialogue:
         self._lock = asyncio.Lock()
         self._segmenter = Segmenter(settings.segmenter)
         self._turns = Turns(settings.turns)
+        self._keypad = Keypad()
+        self._keyed: str | None = None  # what the prompt at hand says that the caller pressed
         self._recent = RecentAudio(RECENT_S * INPUT_RATE)
         self._unanswered: Speculate | None = None  # what the caller said and no engine lived to answer
         self._client: EngineClient | None = None
@@ -111,9 +115,22 @@ class Dialogue:
                 await self._handle(event)
                 await self._output.caller_speaks(isinstance(event, SpeechStart))
             await self._handle(Tick(self._segmenter.position, self._segmenter.voiced))
-            if self._prompt is not None and self._client and self._turns.idle:
-                await self._handle(Prompt())
-                self._prompt = None
+            if self._client and self._turns.idle:
+                await self._prompted()
+
+    async def key_pressed(self, key: str) -> None:
+        """The caller pressed a key of their phone; an entry is answered once the floor is free."""
+        async with self._lock:
+            self._keypad.press(key, self._segmenter.position)
+
+    async def _prompted(self) -> None:
+        """Have the prompt that waits answered, or else what was entered on the keypad."""
+        if self._prompt is None and (keys := self._keypad.take(self._segmenter.position)):
+            self._prompt = KEYS_INSTRUCTION.format(keys=" ".join(keys))
+            self._keyed = f"[keys {keys}]"
+        if self._prompt is not None:
+            await self._handle(Prompt())
+            self._prompt = self._keyed = None
 
     async def interrupted(self) -> None:
         """Somebody else in the pipeline interrupts: what was pushed is silenced already."""
@@ -166,6 +183,7 @@ class Dialogue:
             asked=asked,
             to_voice=bool(spans),
             caller_ended=(self.last_audio_at or 0.0) - since_ended,
+            transcript=None if spans else self._keyed,
         )
         text = "" if spans else (self._prompt or "")
         transcribe = bool(spans) and client.opened.transcribes

@@ -19,6 +19,7 @@ from pipecat.frames.frames import (
     EndFrame,
     Frame,
     InputAudioRawFrame,
+    InputDTMFFrame,
     InterruptionFrame,
     LLMServiceMetadataFrame,
     StartFrame,
@@ -105,6 +106,8 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
                 )
             await self.dialogue.caller_audio(frame.audio)
             return
+        if isinstance(frame, InputDTMFFrame):
+            await self.dialogue.key_pressed(frame.button.value)
         if isinstance(
             frame, InterruptionFrame
         ):  # not ours: those are broadcast from here and do not come back

@@ -20,7 +20,9 @@ from bot.serve import make_call
 from bot.settings import Settings
 from bot.talk import CallFailed, place_call, read_wav
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
+from pipeline.call import Fader
 from pipeline.record import CallRecord
+from pipeline.webrtc import webrtc_transport
 from tests.bot.speaking_engine import SpeakingEngine
 from tests.bot.test_app import nothing_known
 
@@ -44,7 +46,15 @@ async def parley(engine: SpeakingEngine, agent: Agent = AGENT, max_calls: int = 
         settings,
         agent,
         watched,
-        lambda c, call_id, *_: make_call(c, call_id, settings, agent, watched, CallRecord()),
+        lambda connection, call_id, *_: make_call(
+            webrtc_transport(connection, fader := Fader()),
+            fader,
+            call_id,
+            settings,
+            agent,
+            watched,
+            CallRecord(),
+        ),
         nothing_known,
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -14,7 +14,7 @@ from pipeline.record import CallRecord
 from tests.pipeline.scripted_engine import OPENED, Script, ScriptedEngine, eventually, spoken
 from tests.pipeline.virtual_transport import VirtualTransport
 
-SETTINGS = CallSettings(reconnect_s=5.0, reconnect_every_s=0.01, jitter_buffer=False)
+SETTINGS = CallSettings(reconnect_s=5.0, reconnect_every_s=0.01)
 MUTE = CallAgent("Mute")  # does not greet
 P = TypeVar("P", bound=page.PageMessage)
 
