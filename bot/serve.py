@@ -19,6 +19,7 @@ from bot.app import create_app
 from bot.engine_process import Engine, EngineStatus, OwnEngine
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
+from bot.tools.toolbox import Toolbox, open_toolbox
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory, Remembered
@@ -41,18 +42,23 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
-    async with remembering(settings) as memory:
-        await _serve_with(settings, agent, listening, make_engine(settings), memory)
+    async with remembering(settings) as memory, open_toolbox(settings.tools, agent) as toolbox:
+        await _serve_with(settings, agent, listening, make_engine(settings), memory, toolbox)
 
 
 async def _serve_with(
-    settings: Settings, agent: Agent, listening: socket.socket, engine: Engine, memory: Memory
+    settings: Settings,
+    agent: Agent,
+    listening: socket.socket,
+    engine: Engine,
+    memory: Memory,
+    toolbox: Toolbox,
 ) -> None:
     def call(
         connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
     ) -> Call:
         record = CallRecord(remembered, open_memory(memory, name, agent, engine))
-        return make_call(connection, call_id, settings, agent, engine, record)
+        return make_call(connection, call_id, settings, agent, engine, record, toolbox)
 
     async def recall(name: str) -> Remembered | None:
         return await recalled(memory, name, agent, engine)
@@ -125,6 +131,7 @@ def make_call(
     agent: Agent,
     engine: Engine,
     record: CallRecord,
+    toolbox: Toolbox,
 ) -> Call:
     """A call on ``connection``, not yet running."""
     turns = settings.turns
@@ -134,7 +141,14 @@ def make_call(
         SmallWebRTCTransport(connection, params=transport_params(fader)),
         fader,
         engine.url,
-        CallAgent(name=agent.name, instructions=agent.instructions, greeting=agent.greeting, voice=voice),
+        CallAgent(
+            name=agent.name,
+            instructions=agent.instructions,
+            greeting=agent.greeting,
+            voice=voice,
+            tools=toolbox.tools(),
+            agreeing=agent.agreeing_words,
+        ),
         CallSettings(
             segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
             turns=TurnSettings(

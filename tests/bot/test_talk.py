@@ -19,6 +19,7 @@ from bot.headset import RATE, Microphone
 from bot.serve import make_call
 from bot.settings import Settings
 from bot.talk import CallFailed, place_call, read_wav
+from bot.tools.toolbox import Toolbox
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
 from pipeline.record import CallRecord
 from tests.bot.speaking_engine import SpeakingEngine
@@ -44,7 +45,7 @@ async def parley(engine: SpeakingEngine, agent: Agent = AGENT, max_calls: int = 
         settings,
         agent,
         watched,
-        lambda c, call_id, *_: make_call(c, call_id, settings, agent, watched, CallRecord()),
+        lambda c, call_id, *_: make_call(c, call_id, settings, agent, watched, CallRecord(), Toolbox({})),
         nothing_known,
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
