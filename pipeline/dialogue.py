@@ -210,8 +210,7 @@ class Dialogue:
         if heard or answer.to_voice:
             self._send(Commit(answer.turn, -1 if answer.whole else heard), answer.client)
             self.record.add(answer.exchange(interrupted=True))
-            if self._client is not None:
-                self._run_tools(answer)
+            self._run_tools(answer)
         else:
             self._send(protocol.Drop(answer.turn), answer.client)
         await self._silence(answer, broadcast)
@@ -276,13 +275,9 @@ class Dialogue:
             self._client = None
             self._turns.handle(Reset())
             if (answer := self._answer) is not None:
-                self._again |= answer.again
                 unheard = not answer.ledger.heard_groups
-                if unheard or answer.tool_calls:  # what was asked is not answered yet
-                    if answer.to_voice:
-                        self._unanswered = answer.asked
-                    else:
-                        self._prompt = answer.prompt
+                if unheard or answer.tool_calls:
+                    self._owe(answer)
                 await (self._withdraw(answer) if unheard else self._stop_answer(answer))
             text = "The speech engine stopped and is being started again. One moment, please."
             await self._output.tell(page.Notice("error", text))
@@ -390,6 +385,9 @@ class Dialogue:
     def _run_tools(self, answer: Answer) -> None:
         """What a settled turn asks for, if the history has it with its tool calls."""
         calls = answer.tool_calls if answer.whole else []
+        if calls and self._client is not answer.client:
+            self._owe(answer)  # the engine that made it will never know that it was settled
+            calls = []
         if calls:
             self._unaccounted[answer.turn] = answer.asked
         transcribes = answer.to_voice and answer.client.opened.transcribes
@@ -413,6 +411,14 @@ class Dialogue:
             self._send(result)
             self._sent.add(result.id)
         return bool(new)
+
+    def _owe(self, answer: Answer) -> None:
+        """What it answers is not answered yet, and the engine is gone."""
+        self._again |= answer.again
+        if answer.to_voice:
+            self._unanswered = answer.asked
+        else:
+            self._prompt = answer.prompt
 
     def _lose_unaccounted(self) -> None:
         """The history that a new session was given lacks turns that have asked for tools: ask again."""

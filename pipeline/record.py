@@ -25,7 +25,7 @@ class CallRecord:
         """See the class."""
         self.conversation = remembered.conversation if remembered else Conversation()
         self.history = list(remembered.history) if remembered else []  # a new session goes on from here
-        self.tools = _tools(remembered.facts.get(F_TOOLS, "")) if remembered else ToolLedger()
+        self.tools = _tools(remembered) if remembered else ToolLedger()
         self._memory = memory
         if memory and remembered:  # what it forgets in this call's time can be told anew
             for entry in self.history:
@@ -85,10 +85,12 @@ class CallRecord:
             self._memory.converse(self.conversation)
 
 
-def _tools(account: str) -> ToolLedger:
+def _tools(remembered: Remembered) -> ToolLedger:
     """What was under way when the connection broke."""
+    account = remembered.facts.get(F_TOOLS, "")
+    known = {entry.result for entry in remembered.history}
     try:
-        return ToolLedger.load(account) if account else ToolLedger()
+        return ToolLedger.load(account, known) if account else ToolLedger()
     except msgspec.MsgspecError as error:
         logger.error(f"what is remembered of a call's tools cannot be read: {error}")
         return ToolLedger()

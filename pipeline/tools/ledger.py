@@ -13,7 +13,7 @@ history; until then each new session is given it. The account travels with what 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Literal
 
 import msgspec
@@ -24,6 +24,7 @@ UNKNOWN = (
     "Error: the line broke while {name} ran, and it is not known whether it was done. "
     "Say so, and do not run it again unless the caller asks for it."
 )
+KEPT = 4  # results told of late that are still known, should the history that is left lack them
 NOT_BEGUN = "Error: the line broke before {name} was begun, so it was not done."
 RUNNING_ALREADY = "Error: {name} was asked for with this once already and is running; its result will come."
 DONE_ALREADY = "Error: {name} was run with this once already. It is not run again: its result stands above."
@@ -82,7 +83,9 @@ class ToolLedger:
             if (first := self._same(errand.call)) is not None:
                 words = DONE_ALREADY if first.state in ("done", "told") else RUNNING_ALREADY
                 self.finish(errand, words.format(name=errand.call.name))
-        self._errands = [errand for errand in self._errands if errand.state != "told" or errand.lost]
+        told = [errand for errand in self._errands if errand.state == "told" and not errand.lost]
+        for errand in told[:-KEPT]:
+            self._errands.remove(errand)
         self._errands += entered
         return entered
 
@@ -116,12 +119,13 @@ class ToolLedger:
 
     def dump(self) -> str:
         """The account as text, for ``load``."""
-        kept = [errand for errand in self._errands if errand.state != "told" or errand.lost]
-        return msgspec.json.encode(_Account(kept, self.outside)).decode()
+        return msgspec.json.encode(_Account(self._errands, self.outside)).decode()
 
     @classmethod
-    def load(cls, text: str) -> ToolLedger:
+    def load(cls, text: str, known: Container[str] = ()) -> ToolLedger:
         """The account of a conversation that broke off: what was under way is not taken up again.
+
+        ``known``: ids of the results in the history that is left, which was not stored at the same moment.
 
         Raises ``msgspec.DecodeError`` for what no ``dump`` has written.
         """
@@ -132,4 +136,5 @@ class ToolLedger:
             if errand.state in ("asked", "begun"):
                 words = UNKNOWN if errand.state == "begun" else NOT_BEGUN
                 ledger.finish(errand, words.format(name=errand.call.name))
+            errand.state = "told" if errand.id in known else "done"
         return ledger
