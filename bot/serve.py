@@ -24,6 +24,7 @@ from bot.ingress.sip.outbound import checked, place_call
 from bot.ingress.sip.transport import SipTransport
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
+from bot.tools.toolbox import Toolbox, open_toolbox
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.call import Call, CallEnd, Fader, transport_params
 from pipeline.memory import Memory, Remembered
@@ -42,19 +43,34 @@ class CannotServe(Exception):  # noqa: N818 - read by a person
 def serve(settings: Settings) -> None:
     """Run Parley until SIGINT or SIGTERM. Raises ``AgentError``, ``CannotServe``."""
     agent = load_agent(settings.agents_dir, settings.agent)
-    if settings.sip.agent:
-        load_agent(settings.agents_dir, settings.sip.agent)  # now rather than in its first call
     with _listen(settings) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, agent, listening))
 
 
 async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
-    async with remembering(settings) as memory:
-        await _serve_with(settings, agent, listening, make_engine(settings), memory)
+    on_phone = load_agent(settings.agents_dir, settings.sip.agent) if settings.sip.agent else agent
+    async with (
+        remembering(settings) as memory,
+        open_toolbox(settings.tools, agent) as toolbox,
+        open_toolbox(settings.tools, on_phone) as phone_toolbox,
+    ):
+        engine = make_engine(settings)
+
+        def call(leg: SipLeg) -> Call:
+            return make_phone_call(leg, settings, on_phone, engine, memory, phone_toolbox)
+
+        phone = telephone(settings, engine, call) if settings.sip.listen else None
+        await _serve_with(settings, agent, listening, engine, memory, toolbox, phone)
 
 
 async def _serve_with(
-    settings: Settings, agent: Agent, listening: socket.socket, engine: Engine, memory: Memory
+    settings: Settings,
+    agent: Agent,
+    listening: socket.socket,
+    engine: Engine,
+    memory: Memory,
+    toolbox: Toolbox,
+    phone: Callable[[Calls], SipIngress] | None,
 ) -> None:
     def call(
         connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
@@ -62,12 +78,11 @@ async def _serve_with(
         record = CallRecord(remembered, open_memory(memory, name, agent, engine))
         fader = Fader()
         transport = webrtc_transport(connection, fader)
-        return make_call(transport, fader, call_id, settings, agent, engine, record)
+        return make_call(transport, fader, call_id, settings, agent, engine, record, toolbox)
 
     async def recall(name: str) -> Remembered | None:
         return await recalled(memory, name, agent, engine)
 
-    phone = telephone(settings, agent, engine, memory) if settings.sip.listen else None
     app = create_app(settings, agent, engine, call, recall, phone)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
@@ -130,25 +145,22 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def telephone(
-    settings: Settings, agent: Agent, engine: Engine, memory: Memory
+    settings: Settings, engine: Engine, call: Callable[[SipLeg], Call]
 ) -> Callable[[Calls], SipIngress]:
     """The phone of the settings, for whoever counts the calls."""
-    answering = load_agent(settings.agents_dir, settings.sip.agent) if settings.sip.agent else agent
-
-    def call(leg: SipLeg) -> Call:
-        return make_phone_call(leg, settings, answering, engine, memory)
-
     return lambda calls: SipIngress(
         settings.sip, calls, call, lambda: engine.status.ready, settings.log_level
     )
 
 
-def make_phone_call(leg: SipLeg, settings: Settings, agent: Agent, engine: Engine, memory: Memory) -> Call:
+def make_phone_call(
+    leg: SipLeg, settings: Settings, agent: Agent, engine: Engine, memory: Memory, toolbox: Toolbox
+) -> Call:
     """A call on ``leg``, not yet running. What is said is kept under the call's id."""
     fader = Fader()
     transport = SipTransport(leg, transport_params(fader))
     record = CallRecord(None, open_memory(memory, leg.call_id, agent, engine))
-    return make_call(transport, fader, leg.call_id, settings, agent, engine, record)
+    return make_call(transport, fader, leg.call_id, settings, agent, engine, record, toolbox)
 
 
 def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
@@ -158,12 +170,12 @@ def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
 
     async def call() -> CallEnd:
         engine = make_engine(settings)
-        async with remembering(settings) as memory:
+        async with remembering(settings) as memory, open_toolbox(settings.tools, agent) as toolbox:
             return await place_call(
                 allowed,
                 settings,
                 engine,
-                lambda leg: make_phone_call(leg, settings, agent, engine, memory),
+                lambda leg: make_phone_call(leg, settings, agent, engine, memory, toolbox),
                 tell,
             )
 
@@ -179,6 +191,7 @@ def make_call(
     agent: Agent,
     engine: Engine,
     record: CallRecord,
+    toolbox: Toolbox,
 ) -> Call:
     """A call on ``transport``, made with ``fader``; not yet running."""
     turns = settings.turns
@@ -187,7 +200,14 @@ def make_call(
         transport,
         fader,
         engine.url,
-        CallAgent(name=agent.name, instructions=agent.instructions, greeting=agent.greeting, voice=voice),
+        CallAgent(
+            name=agent.name,
+            instructions=agent.instructions,
+            greeting=agent.greeting,
+            voice=voice,
+            tools=toolbox.tools(),
+            agreeing=agent.agreeing_words,
+        ),
         CallSettings(
             segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
             turns=TurnSettings(

@@ -301,6 +301,35 @@ class SipSettings(_Group):
         return [*(["127.0.0.0/8"] if local else []), *self.trusted]
 
 
+class ToolSettings(_Group):
+    """The services that shipped tools ask; see `parley tools list`."""
+
+    geocoding_url: str = Field(
+        default="https://geocoding-api.open-meteo.com",
+        description="Where `weather` finds places: Open-Meteo's, or one that speaks its protocol.",
+    )
+    forecast_url: str = Field(
+        default="https://api.open-meteo.com", description="Where `weather` gets its forecasts, likewise."
+    )
+    search_provider: Literal["searxng", "tavily", "brave"] = Field(
+        default="searxng", description="Whom `web_search` asks."
+    )
+    searxng_url: str = Field(
+        default="", description="Your SearXNG, with the JSON format enabled: `http://host:8888`."
+    )
+    tavily_url: str = Field(default="https://api.tavily.com", description="Tavily's address.")
+    tavily_key: SecretStr = Field(default=SecretStr(""), description="Key for Tavily.")
+    brave_url: str = Field(default="https://api.search.brave.com", description="Brave Search's address.")
+    brave_key: SecretStr = Field(default=SecretStr(""), description="Key for Brave Search.")
+
+    @field_validator("geocoding_url", "forecast_url", "searxng_url", "tavily_url", "brave_url")
+    @classmethod
+    def _scheme(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("should begin with http:// or https://")
+        return url.rstrip("/")
+
+
 def _ice_servers(value: Any) -> Any:
     """Accept JSON, and bare URLs parted by commas: ``stun:stun.example.org,turn:...``."""
     if isinstance(value, str):
@@ -362,6 +391,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     sip: SipSettings = SipSettings()
     turns: TurnSettings = TurnSettings()
+    tools: ToolSettings = ToolSettings()
 
 
 def _origins(value: Any) -> Any:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from model_runtime.protocol import Sampling
 from pipeline.segmenter import SegmenterSettings
+from pipeline.tools.consent import ENGLISH, AgreeingWords
+from pipeline.tools.tool import Tool
 from pipeline.turns import TurnSettings
-
-
-@dataclass(frozen=True)
-class Tool:
-    """Something the agent can do. ``run`` gets the model's arguments and returns what the model will read."""
-
-    schema: dict[str, Any]  # OpenAI-style: {"type": "function", "function": {"name": ..., "parameters": ...}}
-    run: Callable[[dict[str, Any]], Awaitable[str]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +22,7 @@ class CallAgent:
     voice: str = ""  # empty: the checkpoint's own
     tools: Mapping[str, Tool] = field(default_factory=dict)  # by the name in the schema
     sampling: Sampling = field(default_factory=Sampling)
+    agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
 
 
 @dataclass(frozen=True)
@@ -41,6 +35,8 @@ class CallSettings:
     reconnect_s: float = 10.0  # how long a lost engine is waited for
     reconnect_every_s: float = 0.25
     tool_timeout_s: float = 30.0
+    transcript_s: float = 5.0  # how long a tool that needs the caller's yes waits for their words
+    tool_end_s: float = 5.0  # for tools under way to finish after the end of the call
     max_call_s: float = 1800.0
     connect_timeout_s: float = 30.0  # until the caller's first audio
     dead_peer_s: float = (

@@ -18,15 +18,16 @@ from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.workers.runner import WorkerRunner
 
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE, HistoryEntry
-from pipeline.agent import CallAgent, CallSettings, Tool
+from pipeline.agent import CallAgent, CallSettings
 from pipeline.conversation import Conversation
 from pipeline.fader import Fader
 from pipeline.page_messages import PageMessage
 from pipeline.playback import PlaybackTap
 from pipeline.record import CallRecord
 from pipeline.speech_stage import SpeechStage
+from pipeline.tools.line import Transfer
 
-__all__ = ["STOPPING", "Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "Tool", "transport_params"]
+__all__ = ["STOPPING", "Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "transport_params"]
 
 WATCH_EVERY_S = 0.5
 STOPPING = "stopping"  # the reason of an end that is Parley's own
@@ -58,7 +59,7 @@ class CallEnd:
     """How a call ended.
 
     ``reason``: "hung-up", "max-duration", "dead-peer", "no-peer", "engine-gone", "refused:CODE", "stopping",
-    "failed", or what whoever ended it said.
+    "failed", "bot-hung-up", "transferred", or what whoever ended it said.
     """
 
     call_id: str
@@ -66,6 +67,7 @@ class CallEnd:
     seconds: float
     conversation: Conversation
     history: list[HistoryEntry] = field(default_factory=list)  # as the engine read it
+    facts: dict[str, str] = field(default_factory=dict)  # what else a call that goes on from here must know
 
 
 class Call:
@@ -79,6 +81,7 @@ class Call:
         settings: thresholds and timeouts.
         on_event: gets every message the page gets (``pipeline.page_messages``), for logs and metrics.
         call_id: names the call in logs and to the engine; made up if empty.
+        transfer: puts the caller through, where the ingress can.
         record: what was said before, and where what is said now is kept; its end is the call's.
     """
 
@@ -92,6 +95,7 @@ class Call:
         on_event: Callable[[PageMessage], None] | None = None,
         call_id: str = "",
         record: CallRecord | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
         """See the class."""
         self._record = record or CallRecord()
@@ -105,6 +109,7 @@ class Call:
             record=self._record,
             fader=fader,
             hang_up=self.end,
+            transfer=transfer,
             on_event=on_event,
         )
         self._worker = PipelineWorker(
@@ -136,6 +141,7 @@ class Call:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+            await self._stage.dialogue.desk.close()
             self._record.close()
         return CallEnd(
             self.call_id,
@@ -143,6 +149,7 @@ class Call:
             time.monotonic() - self._began,
             self._record.conversation,
             self._record.history,
+            self._record.facts,
         )
 
     async def end(self, reason: str = "ended") -> None:

@@ -41,6 +41,11 @@ class Conversation:
                 return True
         return False
 
+    def unheard(self, turn: int) -> bool:
+        """Whether the caller's words of ``turn`` are not known yet."""
+        exchange = next((one for one in reversed(self.exchanges) if one.turn == turn), None)
+        return exchange is not None and exchange.caller is None
+
     def messages(self) -> list[dict[str, str]]:
         """The record in the chat form pipecat and text models use. Speech not transcribed is ``[speech]``."""
         messages: list[dict[str, str]] = []

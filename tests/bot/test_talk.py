@@ -19,6 +19,7 @@ from bot.headset import RATE, Microphone
 from bot.serve import make_call
 from bot.settings import Settings
 from bot.talk import CallFailed, place_call, read_wav
+from bot.tools.toolbox import Toolbox
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
 from pipeline.call import Fader
 from pipeline.record import CallRecord
@@ -54,6 +55,7 @@ async def parley(engine: SpeakingEngine, agent: Agent = AGENT, max_calls: int = 
             agent,
             watched,
             CallRecord(),
+            Toolbox({}),
         ),
         nothing_known,
     )
