@@ -52,6 +52,9 @@ class Agent(BaseModel):
         default="",
         description="The name of one of the checkpoint's voices, or of the voice library; empty: its default",
     )
+    voice_choice: bool = Field(
+        default=False, description="Whether callers on the page may have it speak in another voice"
+    )
     tools: tuple[Use, ...] = Field(default=(), description="The tools it may call, and on what terms")
     mcp: tuple[McpServer, ...] = Field(default=(), description="MCP servers whose tools it may call")
     agreeing: Agreeing | None = Field(

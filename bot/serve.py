@@ -25,6 +25,7 @@ from bot.ingress.sip.transport import SipTransport
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
 from bot.tools.toolbox import Toolbox, open_toolbox
+from bot.tools.voices import voices_for
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.call import Call, CallEnd, Fader, transport_params
 from pipeline.memory import Memory, Remembered
@@ -51,8 +52,9 @@ async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> 
     on_phone = load_agent(settings.agents_dir, settings.sip.agent) if settings.sip.agent else agent
     async with (
         remembering(settings) as memory,
-        open_toolbox(settings.tools, agent) as toolbox,
-        open_toolbox(settings.tools, on_phone) as phone_toolbox,
+        voices_for(settings, agent, on_phone) as voices,
+        open_toolbox(settings.tools, agent, voices) as toolbox,
+        open_toolbox(settings.tools, on_phone, voices) as phone_toolbox,
     ):
         engine = make_engine(settings)
 
@@ -170,7 +172,11 @@ def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
 
     async def call() -> CallEnd:
         engine = make_engine(settings)
-        async with remembering(settings) as memory, open_toolbox(settings.tools, agent) as toolbox:
+        async with (
+            remembering(settings) as memory,
+            voices_for(settings, agent) as voices,
+            open_toolbox(settings.tools, agent, voices) as toolbox,
+        ):
             return await place_call(
                 allowed,
                 settings,
@@ -207,6 +213,7 @@ def make_call(
             voice=voice,
             tools=toolbox.tools(),
             agreeing=agent.agreeing_words,
+            voice_choice=agent.voice_choice,
         ),
         CallSettings(
             segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),

@@ -22,6 +22,7 @@ class CallAgent:
     voice: str = ""  # empty: the checkpoint's own
     tools: Mapping[str, Tool] = field(default_factory=dict)  # by the name in the schema
     sampling: Sampling = field(default_factory=Sampling)
+    voice_choice: bool = False  # whether callers may choose another voice
     agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
 
 

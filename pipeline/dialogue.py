@@ -32,6 +32,7 @@ from model_runtime.protocol import (
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
+from pipeline.chosen_voice import ChosenVoice
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.keypad import Keypad
 from pipeline.output import Output
@@ -86,7 +87,8 @@ class Dialogue:
     ) -> None:
         """See the class."""
         self.record = record
-        self.line = CallLine(output, lambda: self._turns.idle)
+        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell)
+        self.line = CallLine(output, lambda: self._turns.idle, self.chosen_voice)
         self.desk = ToolDesk(agent, settings, record, self.line, self._tell, self._tool_news)
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
         self._agent = agent
@@ -130,6 +132,12 @@ class Dialogue:
         """The caller pressed a key of their phone; an entry is answered once the floor is free."""
         async with self._lock:
             self._keypad.press(key, self._segmenter.position)
+
+    async def voice_wished(self, voice: str) -> None:
+        """The caller would like another voice, one of those they were offered."""
+        async with self._lock:
+            if self._agent.voice_choice and self._client and voice in self._client.opened.voices:
+                await self.chosen_voice.choose(voice)
 
     async def _prompted(self) -> None:
         """Have the prompt that waits answered, or else what was entered on the keypad."""
@@ -253,6 +261,16 @@ class Dialogue:
     # --- the engine ----------------------------------------------------------------------------------------
 
     @property
+    def voice(self) -> str:
+        """``SessionListener``: the agent's, or one chosen in the call."""
+        return self.chosen_voice.name
+
+    async def voice_refused(self, reason: str) -> None:
+        """``SessionListener``: another one, then."""
+        async with self._lock:
+            await self.chosen_voice.refused(reason)
+
+    @property
     def history(self) -> list[HistoryEntry]:
         """``SessionListener``: as the engine told it."""
         return self.record.history
@@ -273,6 +291,7 @@ class Dialogue:
             elif self._agent.greeting and not self.record.greeted:
                 self._prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
             opened = client.opened
+            self.chosen_voice.spoken = opened.voice
             await self._output.tell(
                 page.CallInfo(
                     checkpoint=opened.checkpoint,
@@ -281,6 +300,7 @@ class Dialogue:
                     voice=opened.voice,
                     agent=self._agent.name,
                     transcribes=opened.transcribes,
+                    voices=opened.voices if self._agent.voice_choice else [],
                 )
             )
             if again:
@@ -332,6 +352,8 @@ class Dialogue:
                 answer.done = event
                 if answer.may_speak:
                     await self._made(answer)
+            case Error(code="voice"):
+                await self.chosen_voice.refused(event.message)
             case Error():
                 logger.error(f"engine error {event.code}: {event.message}")
                 if answer and not answer.done:

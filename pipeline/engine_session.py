@@ -29,6 +29,13 @@ class SessionListener(Protocol):
     async def session_said(self, event: EngineMessage) -> None:
         """The engine's next message."""
 
+    @property
+    def voice(self) -> str:
+        """What the session is to speak in; empty: the checkpoint's own voice."""
+
+    async def voice_refused(self, reason: str) -> None:
+        """There is no such voice (any more). If one was chosen in the call, ``voice`` is now the agent's."""
+
     async def session_lost(self) -> None:
         """The engine is gone; another session is being sought."""
 
@@ -61,9 +68,13 @@ async def keep_session(
         out_of_time = clock() >= give_up_at
         try:
             history = listener.history
-            opening = replace(message, history=len(history))
+            voice = listener.voice
+            opening = replace(message, history=len(history), voice=voice)
             client = await EngineClient.open(url, opening, settings.open_timeout_s, history)
         except EngineRefused as refusal:
+            if refusal.code == "voice" and voice != message.voice:
+                await listener.voice_refused(str(refusal))
+                continue
             logger.warning(f"call {message.call_id}: the engine refused the session: {refusal}")
             # After a crash every call wants its place back at once: a refusal may be for the moment only.
             if out_of_time or not opened_before:

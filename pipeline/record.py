@@ -11,6 +11,7 @@ from pipeline.memory import CallMemory, Remembered
 from pipeline.tools.ledger import ToolLedger
 
 F_TOOLS = "tools"  # the fact that holds the ledger
+F_VOICE = "voice"  # ... and the voice that was chosen in the call
 
 
 class CallRecord:
@@ -26,6 +27,7 @@ class CallRecord:
         self.conversation = remembered.conversation if remembered else Conversation()
         self.history = list(remembered.history) if remembered else []  # a new session goes on from here
         self.tools = _tools(remembered) if remembered else ToolLedger()
+        self.voice = remembered.facts.get(F_VOICE, "") if remembered else ""  # empty: nobody chose one
         self._memory = memory
         if memory and remembered:  # what it forgets in this call's time can be told anew
             for entry in self.history:
@@ -68,7 +70,13 @@ class CallRecord:
     @property
     def facts(self) -> dict[str, str]:
         """What ``Remembered.facts`` must hold to go on from here."""
-        return {F_TOOLS: self.tools.dump()}
+        return {F_TOOLS: self.tools.dump(), F_VOICE: self.voice}
+
+    def speak_as(self, voice: str) -> None:
+        """The voice of the rest of the call; empty: the agent's."""
+        self.voice = voice
+        if self._memory:
+            self._memory.note(**{F_VOICE: voice})
 
     def keep_tools(self) -> None:
         """The ledger has changed."""

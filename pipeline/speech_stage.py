@@ -28,7 +28,7 @@ from pipecat.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection
-from pipecat.processors.frameworks.rtvi.frames import RTVIServerMessageFrame
+from pipecat.processors.frameworks.rtvi.frames import RTVIClientMessageFrame, RTVIServerMessageFrame
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.utils.time import time_now_iso8601
@@ -113,6 +113,9 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
             return
         if isinstance(frame, InputDTMFFrame):
             await self.dialogue.key_pressed(frame.button.value)
+        if isinstance(frame, RTVIClientMessageFrame) and frame.type == "set-voice":
+            wish = frame.data.get("voice") if isinstance(frame.data, dict) else None
+            await self.dialogue.voice_wished(str(wish))
         if isinstance(
             frame, InterruptionFrame
         ):  # not ours: those are broadcast from here and do not come back

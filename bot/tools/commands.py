@@ -106,6 +106,7 @@ async def _run(settings: Settings, agent: Agent, name: str, given: Mapping[str, 
     from bot.tools.registry import SHIPPED
     from bot.tools.toolbox import open_toolbox
     from bot.tools.uses import ToolUse
+    from bot.tools.voices import voices_for
     from model_runtime.protocol import ToolCall
     from pipeline.agent import CallSettings
     from pipeline.tools.runner import run_tool
@@ -116,18 +117,29 @@ async def _run(settings: Settings, agent: Agent, name: str, given: Mapping[str, 
     if name in SHIPPED and all(use.name != name for use in agent.tools):
         use = ToolUse(name=name, policy="allow" if SHIPPED[name].privileged else None)
         agent = agent.model_copy(update={"tools": (*agent.tools, use)})
-    async with open_toolbox(settings.tools, agent) as toolbox:
+    async with (
+        voices_for(settings, agent) as voices,
+        open_toolbox(settings.tools, agent, voices) as toolbox,
+    ):
         await _ready(toolbox)
         tools = toolbox.tools()
         properties = tools[name].schema["function"]["parameters"]["properties"] if name in tools else {}
         call = ToolCall(0, name, {key: _value(text, properties.get(key, {})) for key, text in given.items()})
         within = CallSettings().tool_timeout_s
-        outcome = await run_tool(tools, call, within, NoCall(), no_objection, lambda: None)
+        outcome = await run_tool(tools, call, within, NoCall(agent.voice), no_objection, lambda: None)
     return outcome.ok, outcome.content
 
 
 class NoCall:
     """``Line`` where there is none."""
+
+    def __init__(self, voice: str = "") -> None:
+        """``voice``: what a call would speak in."""
+        self.voice = voice
+
+    async def speak_as(self, voice: str) -> None:
+        """``Line``: nobody hears it."""
+        self.voice = voice
 
     async def hang_up(self) -> None:
         """``Line``."""

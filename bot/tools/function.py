@@ -25,6 +25,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from bot.settings import ToolSettings
+from bot.voices.finder import VoiceFinder
 from pipeline.tools.tool import Line, Tool, ToolError
 
 MAX_CHARS = (
@@ -56,6 +57,7 @@ class ToolContext:
     http: httpx.AsyncClient
     time_zone: str = "UTC"  # the agent's (IANA)
     language: str = "en"  # the agent's (BCP 47)
+    voices: VoiceFinder | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from bot.tools import http
 from bot.tools.function import ToolContext
 from bot.tools.mcp_servers import McpConnection
 from bot.tools.registry import find
+from bot.voices.finder import VoiceFinder
 from pipeline.tools.tool import Tool
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ class Toolbox:
 
 
 @asynccontextmanager
-async def open_toolbox(settings: ToolSettings, agent: Agent) -> AsyncIterator[Toolbox]:
+async def open_toolbox(
+    settings: ToolSettings, agent: Agent, voices: VoiceFinder | None = None
+) -> AsyncIterator[Toolbox]:
     """The tools of one agent; MCP servers are started, but not waited for. Raises ``BadTool``."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(http.client())
-        context = ToolContext(settings, client, agent.time_zone, agent.language)
+        context = ToolContext(settings, client, agent.time_zone, agent.language, voices)
         own = {
             use.name: find(use, agent.folder).bind(lambda: context, use.options, use.terms)
             for use in agent.tools

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from pipeline.chosen_voice import ChosenVoice
 from pipeline.output import Output
 from pipeline.tools.tool import ToolError
 
@@ -17,13 +18,24 @@ class CallLine:
     Args:
         output: where the call is ended.
         free: whether nobody speaks.
+        voice: whose voice the call speaks in.
     """
 
-    def __init__(self, output: Output, free: Callable[[], bool]) -> None:
+    def __init__(self, output: Output, free: Callable[[], bool], voice: ChosenVoice) -> None:
         """See the class."""
         self.over = False  # nothing more is to be said
         self._output = output
         self._free = free
+        self._voice = voice
+
+    @property
+    def voice(self) -> str:
+        """``Line``: as the engine knows it."""
+        return self._voice.spoken
+
+    async def speak_as(self, voice: str) -> None:
+        """``Line``: from the next chunk of sound on."""
+        await self._voice.choose(voice)
 
     async def hang_up(self) -> None:
         """``Line``: unless the caller has something to say after all."""

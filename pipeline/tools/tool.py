@@ -21,6 +21,13 @@ class CannotTransfer(ToolError):  # noqa: N818 - reads as what happened
 class Line(Protocol):
     """The call as a tool may change it."""
 
+    @property
+    def voice(self) -> str:
+        """The name of the voice it speaks in; empty if that is not known."""
+
+    async def speak_as(self, voice: str) -> None:
+        """Go on in another voice."""
+
     async def hang_up(self) -> None:
         """End the call. Raises ``ToolError`` while the caller speaks."""
 

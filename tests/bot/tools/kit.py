@@ -10,15 +10,19 @@ from bot.agents import Agent
 from bot.settings import ToolSettings
 from bot.tools.commands import NoCall
 from bot.tools.toolbox import Toolbox, open_toolbox
+from bot.voices.finder import VoiceFinder
 from model_runtime.protocol import ToolCall
 from pipeline.tools.runner import Outcome, run_tool
 from pipeline.tools.tool import Line, Tool
 
 
 @asynccontextmanager
-async def toolbox(settings: ToolSettings | None = None, **agent: Any) -> AsyncIterator[Toolbox]:
+async def toolbox(
+    settings: ToolSettings | None = None, voices: VoiceFinder | None = None, **agent: Any
+) -> AsyncIterator[Toolbox]:
     """The tools of an agent of these fields."""
-    async with open_toolbox(settings or ToolSettings(), Agent.model_validate({"name": "A"} | agent)) as made:
+    chosen = Agent.model_validate({"name": "A"} | agent)
+    async with open_toolbox(settings or ToolSettings(), chosen, voices) as made:
         yield made
 
 

@@ -202,6 +202,10 @@ class Caller:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.voice = "slt"
+
+    async def speak_as(self, voice: str) -> None:
+        self.voice = voice
 
     async def hang_up(self) -> None:
         self.done.append("hung up")

@@ -30,6 +30,11 @@ async def refuses(_: dict[str, Any], __: Line) -> str:
 
 
 class NoLine:
+    voice = ""
+
+    async def speak_as(self, voice: str) -> None:
+        raise AssertionError
+
     async def hang_up(self) -> None:
         raise AssertionError
 
