@@ -40,6 +40,19 @@ def _time_zone(name: str) -> str:
     return name
 
 
+class SilencePrompt(BaseModel):
+    """What is said to a caller who has fallen silent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    say: Text = Field(description="The words")
+    after_s: float = Field(default=15, ge=3, le=600, description="Seconds in which neither has spoken")
+    times: int = Field(default=2, ge=0, le=10, description="How often in a row")
+    hang_up: bool = Field(
+        default=False, description="Whether the call is then ended, at the next such silence"
+    )
+
+
 class Agent(BaseModel):
     """What one YAML file says."""
 
@@ -51,6 +64,9 @@ class Agent(BaseModel):
     voice: str = Field(
         default="",
         description="The name of one of the checkpoint's voices, or of the voice library; empty: its default",
+    )
+    silence: SilencePrompt | None = Field(
+        default=None, description="What it does about a caller who has fallen silent; nothing: it waits"
     )
     voice_choice: bool = Field(
         default=False, description="Whether callers on the page may have it speak in another voice"

@@ -26,7 +26,7 @@ from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
-from pipeline.agent import CallAgent, CallSettings
+from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, CallEnd, Fader, transport_params
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
@@ -200,7 +200,7 @@ def make_call(
     toolbox: Toolbox,
 ) -> Call:
     """A call on ``transport``, made with ``fader``; not yet running."""
-    turns = settings.turns
+    turns, quiet = settings.turns, agent.silence
     voice = agent.voice if engine.has_voice(agent.voice) else ""
     return Call(
         transport,
@@ -213,6 +213,7 @@ def make_call(
             voice=voice,
             tools=toolbox.tools(),
             agreeing=agent.agreeing_words,
+            silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
             voice_choice=agent.voice_choice,
         ),
         CallSettings(
@@ -223,6 +224,7 @@ def make_call(
                 barge_in_ms=turns.barge_in_ms,
                 min_speech_ms=turns.min_speech_ms,
                 max_turn_ms=turns.max_turn_ms,
+                silence_ms=round(1000 * quiet.after_s) if quiet else 0,
             ),
             max_call_s=settings.max_call_s,
             reconnect_s=RECONNECT_S,

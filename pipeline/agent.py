@@ -13,6 +13,18 @@ from pipeline.turns import TurnSettings
 
 
 @dataclass(frozen=True)
+class SilencePolicy:
+    """What is done about a caller who has fallen silent (``TurnSettings.silence_ms``).
+
+    ``words`` are said up to ``times`` times in a row; then the call is ended, if ``hang_up``.
+    """
+
+    words: str
+    times: int = 2
+    hang_up: bool = False
+
+
+@dataclass(frozen=True)
 class CallAgent:
     """One agent as a call needs it."""
 
@@ -22,6 +34,7 @@ class CallAgent:
     voice: str = ""  # empty: the checkpoint's own
     tools: Mapping[str, Tool] = field(default_factory=dict)  # by the name in the schema
     sampling: Sampling = field(default_factory=Sampling)
+    silence: SilencePolicy | None = None
     voice_choice: bool = False  # whether callers may choose another voice
     agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
 

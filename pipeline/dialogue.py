@@ -46,6 +46,7 @@ from pipeline.turns import (
     Drop,
     Duck,
     Event,
+    FallenSilent,
     Finished,
     Heard,
     Hold,
@@ -63,6 +64,7 @@ from pipeline.turns import (
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
+SILENCE_INSTRUCTION = "The caller has been silent for a while. Say these words: {words}"
 KEYS_INSTRUCTION = "The caller pressed these keys on the phone: {keys}"
 
 
@@ -163,6 +165,9 @@ class Dialogue:
         if isinstance(action, Speculate):
             self._speculate(action)
             return
+        if isinstance(action, FallenSilent):
+            await self._fallen_silent(action.times)
+            return
         answer = self._answer
         if answer is None or answer.turn != action.turn:
             return  # it could not be begun: there was no engine
@@ -179,6 +184,15 @@ class Dialogue:
                 self._output.fader.hold()
             case Resume():
                 self._output.fader.resume()
+
+    async def _fallen_silent(self, times: int) -> None:
+        policy = self._agent.silence
+        if policy is None or self._client is None or self._prompt is not None or self.line.over:
+            return
+        if times <= policy.times:
+            self._prompt = SILENCE_INSTRUCTION.format(words=policy.words)
+        elif policy.hang_up:
+            await self._output.end("silent-caller", "Nothing was heard from you, so this call has ended.")
 
     def _speculate(self, action: Speculate) -> None:
         asked = action if self._unanswered is None else action.after(self._unanswered)

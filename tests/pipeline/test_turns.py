@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import settings as hypothesis_settings
@@ -16,6 +17,7 @@ from pipeline.turns import (
     Drop,
     Duck,
     Event,
+    FallenSilent,
     Finished,
     Heard,
     Hold,
@@ -178,6 +180,21 @@ def test_news_of_another_turn_is_ignored() -> None:
     assert floor.go(Heard(7)) + floor.go(Finished(7)) == []
     assert floor.turns.answering == 0
     assert floor.go(Heard(0)) + floor.go(Heard(0)) == []
+
+
+def test_a_caller_who_falls_silent_is_noticed_again_and_again_until_they_speak() -> None:
+    floor = Floor(Turns(replace(SETTINGS, silence_ms=2000)), ms=1000)
+    floor.speak(1000)
+    assert floor.silent(500)[-1] == Speak(0)
+    assert floor.quiet(5000) == []  # it is the bot's turn
+    floor.go(Finished(0))
+    assert floor.quiet(1980) == []
+    assert floor.quiet(20) == [FallenSilent(1)]
+    assert floor.quiet(2000) == [FallenSilent(2)]
+    floor.speak(200)
+    assert floor.silent(500)[-1] == Speak(1)
+    floor.go(Finished(1))
+    assert floor.quiet(2000) == [FallenSilent(1)]
 
 
 class AnyCall(RuleBasedStateMachine):
