@@ -151,7 +151,7 @@ class Daemon:
         await self.ended
 
 
-def ask(settings: Settings, method: str, *parameters: str) -> Any:
+def ask(settings: Settings, method: str, *parameters: str | int) -> Any:
     """Ask the Kamailio that runs (JSON-RPC 2.0 on its Unix datagram socket). Raises ``Unavailable``."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.bind(f"{folder}/answer")
@@ -195,7 +195,7 @@ def set_node(settings: Settings, name: str, state: str) -> None:
     """Take a node from new calls, or give it some again. ``name`` is as in ``EDGE_NODES``."""
     for node in settings.nodes:
         if name in (node.uri, f"{node.host}:{node.port}"):
-            ask(settings, "dispatcher.set_state", state, "1", node.uri)
+            ask(settings, "dispatcher.set_state", state, 1, node.uri)
             return
     known = ", ".join(f"{node.host}:{node.port}" for node in settings.nodes)
     raise Unavailable(f"{name} is no node; there are: {known}")
@@ -207,7 +207,7 @@ def unban(settings: Settings, address: str) -> None:
 
 
 def ping_rtpengine(settings: Settings) -> bool:
-    """Whether rtpengine answers on its control socket: a cookie and a bencoded dictionary (its NG protocol)."""
+    """Whether rtpengine answers on its control socket: a cookie and a bencoded dictionary (NG)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.settimeout(1.0)
         try:

@@ -59,7 +59,7 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Settings:
-    """One edge. A field is the variable ``EDGE_`` and its name in capitals; ``README.md`` says what it does."""
+    """One edge. A field is the variable ``EDGE_`` and its name in capitals; ``README.md`` explains it."""
 
     public_address: str
     nodes: tuple[Node, ...]

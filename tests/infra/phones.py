@@ -1,4 +1,4 @@
-"""Real phones for the edge's tests: Debian's baresip, headless. Each plays a tone and records what it hears."""
+"""Real phones for the edge's tests: Debian's baresip, headless. Plays a tone, records what it hears."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from infra.sip.settings import Settings, read_settings
 from tests.e2e.server import free_port
 
 EDGE, NODE, TRUNK, STRANGER = "127.0.0.2", "127.0.0.1", "127.0.0.3", "127.0.0.9"
+PASSWORD = "a-long-password"  # alice's
 START_S = 40.0
 ROOT = Path(__file__).parents[2]
 _SOON_S = 10.0
@@ -72,8 +73,11 @@ class Edge:
 
 
 @contextmanager
-def running_edge(folder: Path, nodes: Sequence[int], **settings: str) -> Iterator[Edge]:
-    """An edge before the nodes at these ports, ``settings`` without their ``EDGE_``. It must end well."""
+def running_edge(folder: Path, nodes: Sequence[int], ends_with: int = 0, **settings: str) -> Iterator[Edge]:
+    """An edge before the nodes at these ports, ``settings`` without their ``EDGE_``.
+
+    It must end with status ``ends_with``: by itself, or, for 0, when it is told to.
+    """
     mine = {
         "PUBLIC_ADDRESS": EDGE,
         "PUBLIC_PORT": str(free_port()),
@@ -113,14 +117,14 @@ def running_edge(folder: Path, nodes: Sequence[int], **settings: str) -> Iterato
             process.kill()
             raise
         if sys.exc_info()[0] is None:
-            assert (alive, status) == (True, 0), edge.log()[-6000:]
+            assert (alive, status) == (ends_with == 0, ends_with), edge.log()[-6000:]
 
 
 class Line:
     """A raw UDP socket at ``address``, for what no phone would send."""
 
     def __init__(self, edge: Edge, address: str) -> None:
-        self._edge = edge
+        self.edge = edge
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((address, 0))
         self.address, self.port = self.socket.getsockname()
@@ -132,18 +136,22 @@ class Line:
         self.socket.close()
 
     def send(self, message: bytes) -> None:
-        self.socket.sendto(message, self._edge.udp)
+        self.socket.sendto(message, self.edge.udp)
 
-    def answer(self, seconds: float = 2.0) -> str:
-        """The first line of what comes back, "" if nothing does; 100 is passed over."""
+    def whole_answer(self, seconds: float = 2.0) -> str:
+        """What comes back, "" if nothing does; 100 is passed over."""
         self.socket.settimeout(seconds)
         try:
             while True:
-                first = self.socket.recv(65536).split(b"\r\n")[0].decode(errors="replace")
-                if not first.startswith("SIP/2.0 100"):
-                    return first
+                answer = self.socket.recv(65536).decode(errors="replace")
+                if not answer.startswith("SIP/2.0 100"):
+                    return answer
         except TimeoutError:
             return ""
+
+    def answer(self, seconds: float = 2.0) -> str:
+        """The first line of it."""
+        return self.whole_answer(seconds).split("\r\n")[0]
 
     def ask(self, method: str = "OPTIONS", seconds: float = 2.0, **changes: str) -> str:
         self.send(self.request(method, **changes))
@@ -152,7 +160,7 @@ class Line:
     def request(self, method: str = "OPTIONS", **changes: str) -> bytes:
         """A good request, but for ``changes``: a header (``_`` for ``-``), ``uri``, ``version``, ``body``."""
         token = uuid.uuid4().hex
-        uri = changes.pop("uri", f"sip:bot@{self._edge.settings.public_address}")
+        uri = changes.pop("uri", f"sip:bot@{self.edge.settings.public_address}")
         version = changes.pop("version", "SIP/2.0")
         body = changes.pop("body", "")
         headers = {

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.infra.phones import Phone, certificate_of, phones
-from tests.infra.running_edge import NODE, STRANGER, TRUNK, Edge, running_edge
+from tests.infra.phones import Phone, phones
+from tests.infra.running_edge import PASSWORD, STRANGER, TRUNK, Edge
 
 pytestmark = pytest.mark.e2e
 
-PASSWORD = "a-long-password"
 TALK_S = 2.0
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("edge")
-
-
-@pytest.fixture(scope="module")
-def node(folder: Path) -> Iterator[Phone]:
-    phone = Phone(folder / "node", NODE, "bot", 880, params=";answermode=auto")
-    with phones(phone):
-        yield phone
-
-
-@pytest.fixture(scope="module")
-def edge(folder: Path, node: Phone) -> Iterator[Edge]:
-    (folder / "tls").mkdir()
-    certificate_of(folder / "tls")
-    secrets = folder / "extensions"
-    secrets.write_text(f"alice:{PASSWORD}\n")
-    secrets.chmod(0o600)
-    certificate = folder / "tls" / "certificate.pem"
-    with running_edge(
-        folder,
-        [node.sip],
-        TLS_CERTIFICATE=f"{certificate}.crt",
-        TLS_KEY=f"{certificate}.key",
-        EXTENSIONS_FILE=str(secrets),
-        REGISTER="yes",
-        TRUNK_GATEWAY=f"sip:{TRUNK}:5999",
-    ) as running:
-        yield running
 
 
 def _talk(caller: Phone, node: Phone, uri: str, edge: Edge) -> None:
