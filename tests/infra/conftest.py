@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.infra.phones import Phone, certificate_of, phones
-from tests.infra.running_edge import NODE, PASSWORD, TRUNK, Edge, running_edge
+from tests.infra.running_edge import GATEWAY, NODE, PASSWORD, TRUNK, Edge, running_edge
 
 
 @pytest.fixture(scope="package")
@@ -36,7 +36,7 @@ def edge(edge_folder: Path, node: Phone) -> Iterator[Edge]:
         TLS_KEY=f"{certificate}.key",
         EXTENSIONS_FILE=str(extensions(edge_folder)),
         REGISTER="yes",
-        TRUNK_GATEWAY=f"sip:{TRUNK}:5999",
+        TRUNK_GATEWAY=f"sip:{TRUNK}:{GATEWAY}",
         TRIES="4",
         BAN_S="5",
     ) as running:

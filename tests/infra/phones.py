@@ -35,15 +35,19 @@ class Phone:
         tone_hz: int,
         sip: int = 0,
         params: str = "",
-        codec: str = "PCMU",
+        registrar: str = "",
     ) -> None:
-        """``params`` are the account's (``;auth_pass=...``). Nothing runs before ``start``."""
+        """``params`` are the account's (``;auth_pass=...``); ``registrar`` is HOST:PORT.
+
+        Nothing runs before ``start``.
+        """
         self.folder, self.address, self.name = folder, address, name
         self.sip = sip or free_port()
         self.tone_hz = tone_hz
         self.events: list[dict[str, Any]] = []
         self._control = free_port()
-        self._params = f";regint=0;audio_codecs={codec}/8000/1{params}"
+        self._params = f";audio_codecs=PCMU/8000/1{params}"
+        self._registrar = registrar
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
         self._rest = b""
@@ -116,6 +120,12 @@ class Phone:
             f"{self.name}: no {kind} in {LONG_S:g} s, but {self.events[since:]}\n{self.log()}"
         )
 
+    def await_log(self, text: str) -> None:
+        deadline = time.monotonic() + LONG_S
+        while text not in self.whole_log():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
     def hang_up(self) -> None:
         self.do("hangup")
 
@@ -140,6 +150,12 @@ class Phone:
             if message.get("event"):
                 self.events.append(message)
 
+    def listen_for(self, seconds: float) -> None:
+        """Talk on for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.listen(0.2)
+
     def heard_hz(self) -> list[int]:
         """The tones that were heard, loudest first, of all the recordings, each for half a second or more."""
         import soundfile
@@ -152,7 +168,12 @@ class Phone:
         return [hz for hz, s in sorted(seconds.items(), key=lambda item: -item[1]) if s >= 0.5]
 
     def log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")[-4000:]
+        """The end of it."""
+        return self.whole_log()[-4000:]
+
+    def whole_log(self) -> str:
+        """With every message, as sent and as received."""
+        return (self.folder / "log").read_text(errors="replace")
 
     def _configure(self) -> None:
         (self.folder / "rec").mkdir(parents=True, exist_ok=True)
@@ -184,7 +205,10 @@ class Phone:
             )
             + "\n"
         )
-        (self.folder / "accounts").write_text(f"<{self.uri}>{self._params}\n")
+        account = (
+            f"<sip:{self.name}@{self._registrar}>;regint=60" if self._registrar else f"<{self.uri}>;regint=0"
+        )
+        (self.folder / "accounts").write_text(f"{account}{self._params}\n")
         (self.folder / "contacts").write_text("")
 
 

@@ -23,6 +23,7 @@ from tests.e2e.server import free_port
 
 EDGE, NODE, TRUNK, STRANGER = "127.0.0.2", "127.0.0.1", "127.0.0.3", "127.0.0.9"
 PASSWORD = "a-long-password"  # alice's
+GATEWAY = 5999  # the port of the trunk's own server
 START_S = 40.0
 ROOT = Path(__file__).parents[2]
 _SOON_S = 10.0

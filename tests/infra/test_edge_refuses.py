@@ -208,7 +208,7 @@ def test_the_inside_is_for_nodes(edge: Edge) -> None:
 def test_what_only_the_edge_may_say_is_not_taken_from_outside(edge: Edge, trunk: Line, node: Phone) -> None:
     trunk.send(_call(trunk, uri="sip:x@127.0.0.2", X_Parley_Extension="alice", X_Parley_Source="10.0.0.1"))
     assert trunk.answer() == "SIP/2.0 404 Not Found"
-    asked = node.log().rpartition("INVITE sip:x@")[2]
+    asked = node.whole_log().rpartition("INVITE sip:x@")[2]
     assert f"X-Parley-Source: {TRUNK}" in asked
     assert "X-Parley-Trunk: carrier" in asked
     assert "10.0.0.1" not in asked
