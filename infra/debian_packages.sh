@@ -2,10 +2,11 @@
 # Install the Debian packages that Parley's tests and benchmarks use, or say exactly what to install.
 #   chromium: the browser of the end-to-end tests    fonts-dejavu-core: letters for its screenshots
 #   kamailio, rtpengine: the SIP edge    baresip, sip-tester: its callers
+#   docker-compose: reads infra/compose, without a daemon
 #   flite, festival and its voices, espeak-ng: the callers' voices    redis-server: a real Redis
 set -eu
 packages="chromium fonts-dejavu-core flite espeak-ng festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts redis-server
-  kamailio kamailio-tls-modules rtpengine-daemon baresip-core sip-tester"
+  kamailio kamailio-tls-modules rtpengine-daemon baresip-core sip-tester docker-compose"
 missing=""
 for package in $packages; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"

@@ -171,6 +171,7 @@ def test_trunks_and_gateways_are_read() -> None:
             "EDGE_TRUNKS": " a = 1.2.3.4 , 1.2.4.0/24 ; b=5.6.7.8;",
             "EDGE_TRUNK_GATEWAY": "sip:sip.example:5070;transport=tcp",
             "EDGE_SCANNERS": "bad|worse",
+            "EDGE_REALM": "parley.example",
             "EDGE_NODES": "10.0.0.7:5070, 10.0.0.8:5070;transport=tcp",
         }
     )
