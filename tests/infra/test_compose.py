@@ -81,9 +81,10 @@ def test_calls_are_over_before_parley_is_killed(folder: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_nothing_runs_with_rights_it_does_not_need(folder: Path) -> None:
+def test_nothing_has_rights_or_a_log_without_bounds(folder: Path) -> None:
     for name, service in _services(folder, *ALL).items():
         assert service["cap_drop"] == ["ALL"], name
+        assert service["logging"]["options"]["max-size"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
     for file in ("Dockerfile", "edge.Dockerfile"):
         instructions = (FOLDER / file).read_text()
