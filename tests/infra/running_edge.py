@@ -150,6 +150,13 @@ class Line:
         except TimeoutError:
             return ""
 
+    def answer_of(self, status: str) -> str:
+        """The first that has this status; others are passed over. "" if none comes."""
+        while answer := self.whole_answer(5.0):
+            if answer.startswith(f"SIP/2.0 {status}"):
+                break
+        return answer
+
     def answer(self, seconds: float = 2.0) -> str:
         """The first line of it."""
         return self.whole_answer(seconds).split("\r\n")[0]

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.infra.phones import Phone, phones
-from tests.infra.running_edge import GATEWAY, NODE, PASSWORD, STRANGER, TRUNK, Edge
+from tests.infra.running_edge import EDGE, GATEWAY, NODE, PASSWORD, STRANGER, TRUNK, Edge, Line, running_edge
 
 pytestmark = pytest.mark.e2e
 
 TALK_S = 2.0
+LATE_ANSWER = (
+    "v=0\r\no=- 1 1 IN IP4 127.0.0.3\r\ns=-\r\nc=IN IP4 127.0.0.3\r\nt=0 0\r\n"
+    "m=audio 41000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+)
 
 
 def forget(phone: Phone) -> None:
@@ -97,6 +101,42 @@ def test_hold_and_resume_go_through(tmp_path: Path, edge: Edge, node: Phone) -> 
         caller.listen_for(1.0)
 
     talk(caller, node, edge.uri(), edge, meanwhile=hold)
+
+
+def test_a_caller_who_gives_up_leaves_nothing_behind(tmp_path: Path) -> None:
+    ringing = Phone(tmp_path / "ringing", NODE, "bot", 700)
+    caller = Phone(tmp_path / "caller", TRUNK, "carrier", 440)
+    (tmp_path / "edge").mkdir()
+    with phones(ringing, caller), running_edge(tmp_path / "edge", [ringing.sip]) as own:
+        caller.do("dial", own.uri())
+        ringing.await_event("CALL_INCOMING")
+        assert "1 ringing" in own.command("status").stdout
+        caller.hang_up()
+        ringing.await_event("CALL_CLOSED")
+        caller.await_log("SIP/2.0 487")
+        assert "calls: 0 ongoing, 0 ringing" in own.command("status").stdout
+
+
+def test_a_call_that_brings_its_offer_late_has_its_audio_by_the_edge(edge: Edge, node: Phone) -> None:
+    """INVITE without an offer, the offer in 200, the answer in ACK (RFC 3264, section 4)."""
+    with Line(edge, TRUNK) as trunk:
+        tag = {"From": "<sip:carrier@127.0.0.3>;tag=late", "Call_ID": "late-offer"}
+        trunk.send(trunk.request("INVITE", **tag))
+        offer = trunk.answer_of("200")
+        assert f"c=IN IP4 {EDGE}" in offer
+        to = next(line for line in offer.split("\r\n") if line.startswith("To:"))[4:]
+        contact = next(line for line in offer.split("\r\n") if line.startswith("Contact:"))
+        routes = [line[14:] for line in offer.split("\r\n") if line.startswith("Record-Route:")]
+        same = tag | {"uri": contact.partition("<")[2].partition(">")[0], "To": to, "Route": ",".join(routes)}
+        answer = {"Content_Type": "application/sdp", "body": LATE_ANSWER}
+        trunk.send(trunk.request("ACK", **same, **answer, CSeq="1 ACK"))
+        node.await_log("Call-ID: late-offer")
+        trunk.send(trunk.request("BYE", **same, CSeq="2 BYE"))
+        assert trunk.answer_of("200")
+        acknowledged = node.whole_log().rpartition("\nACK ")[2].partition("BYE sip:")[0]
+        assert f"c=IN IP4 {NODE}" in acknowledged
+        assert "m=audio 41000" not in acknowledged
+        assert "m=audio 2" in acknowledged  # of EDGE_RTP_PORTS
 
 
 def node_calls(node: Phone, callee: Phone, uri: str, edge: Edge) -> None:
