@@ -1,4 +1,4 @@
-"""The command line: ``parley serve``, ``talk``, ``voices``, ``check`` and ``settings``.
+"""The command line: ``parley serve``, ``talk``, ``voices``, ``knowledge``, ``check`` and ``settings``.
 
 What goes wrong is said in a sentence, never in a traceback. Commands import what they need when they run, so
 that ``parley --help`` answers at once.
@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from bot import settings as conf
 from bot.console import errors, fail, read_settings
+from bot.knowledge import commands as knowledge
 from bot.voices import commands as voices
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="A self-hosted voice bot that answers real calls with one end-to-end speech model.",
 )
 app.add_typer(voices.app, name="voices")
+app.add_typer(knowledge.app, name="knowledge")
 
 
 @app.command()

@@ -186,6 +186,27 @@ class RedisSettings(_Group):
         return url
 
 
+class KnowledgeSettings(_Group):
+    """What agents can look up, and how it is found."""
+
+    folder: Folder = Field(
+        default_factory=lambda: _data_dir() / "knowledge",
+        description="Folder of the knowledge bases; `parley knowledge` keeps it.",
+    )
+    encoder: Annotated[Folder | None, BeforeValidator(lambda given: given or None)] = Field(
+        default=None,
+        description="Folder of a sentence encoder (`model.onnx`, `tokenizer.json`), to find by meaning, too. "
+        "Empty: by words alone.",
+    )
+    least_likeness: float = Field(
+        default=0.45,
+        ge=-1,
+        le=1,
+        description="Cosine to the question from which a passage is near it by meaning; it depends on the "
+        "encoder.",
+    )
+
+
 def _ice_servers(value: Any) -> Any:
     """Accept JSON, and bare URLs parted by commas: ``stun:stun.example.org,turn:...``."""
     if isinstance(value, str):
@@ -245,6 +266,7 @@ class Settings(BaseSettings):
     )
     engine: EngineSettings = EngineSettings()
     redis: RedisSettings = RedisSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     turns: TurnSettings = TurnSettings()
 
 
@@ -324,6 +346,8 @@ def _rows(defaults: BaseModel, present: BaseModel, path: tuple[str, ...] = ()) -
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, SecretStr):
         return str(value)  # stars, or nothing: a password is never printed
     if isinstance(value, tuple):
