@@ -199,7 +199,7 @@ class KnowledgeSettings(_Group):
         "Empty: by words alone.",
     )
     least_likeness: float = Field(
-        default=0.45,
+        default=0.4,
         ge=-1,
         le=1,
         description="Cosine to the question from which a passage is near it by meaning; it depends on the "

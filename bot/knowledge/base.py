@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from loguru import logger
 
@@ -50,6 +50,13 @@ class Hit:
         return f"{self.source}{place}"
 
 
+class Searched(NamedTuple):
+    """What a search brought, and the terms it looked for: of a word cut short, what it was taken for."""
+
+    hits: list[Hit]
+    terms: frozenset[str]
+
+
 class Base:
     """An open base. Used in one thread, closed by who opened it. Its methods raise ``KnowledgeError``."""
 
@@ -66,11 +73,13 @@ class Base:
         """Close its file."""
         self._store.close()
 
-    def search(self, text: str, limit: int, unfinished: bool = False) -> list[Hit]:
+    def search(self, text: str, limit: int, unfinished: bool = False) -> Searched:
         """The best passages for a question, none if none is near it."""
         query = words.ask(text, unfinished)
         vector = self._vector(text)
         with self._reading():
+            if query.prefix:
+                query = self._completed(query)
             shares, by_words, found = self._by_words(query)
             likeness = (
                 self._nearest.search(vector, ranking.CANDIDATES)
@@ -81,7 +90,7 @@ class Base:
                 ranking.fused(by_words, list(likeness)), shares, likeness, self._least_likeness
             )[:limit]  # fmt: skip
             found |= self._store.fetch([one for one, _ in order if one not in found])
-        return [_hit(found[one], score) for one, score in order]
+        return Searched([_hit(found[one], score) for one, score in order], query.terms)
 
     def _vector(self, text: str) -> Vectors | None:
         """What is asked as a vector, if there is an encoder and it does its work."""
@@ -106,8 +115,6 @@ class Base:
 
     def _by_words(self, query: words.Query) -> tuple[dict[int, float], list[int], dict[int, Found]]:
         """Of each passage worth a look its share of the query; the best of them in order; all of them."""
-        if query.prefix:
-            query = self._completed(query)
         terms = {term for token in query.tokens for term in (token.text, *token.parts)}
         frequencies = self._store.frequencies(terms)
         asked = ranking.wanted(query, frequencies, self._passages)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from loguru import logger
 
-from bot.knowledge.base import Base, Encoder, Hit
+from bot.knowledge.base import Base, Encoder, Hit, Searched
 from bot.knowledge.store import KnowledgeError, NoSuchBase
 from model_runtime.errors import EncoderError
 
@@ -40,6 +40,7 @@ class Answer:
     question: str
     hits: tuple[Hit, ...] = ()
     fault: str = ""
+    terms: frozenset[str] = frozenset()  # that were looked for
 
     def said(self) -> str:
         """For the model: each passage under its source, or what to do without one."""
@@ -84,13 +85,13 @@ class Knowledge:
         question = question[:MOST_QUESTION]
         most = self._limit if limit is None else limit
         try:
-            hits = await self._beside(lambda: self._search(base, question, most, unfinished))
+            found = await self._beside(lambda: self._search(base, question, most, unfinished))
         except KnowledgeError as error:
             if str(error) not in self._told:  # once, not in every call
                 self._told.add(str(error))
                 logger.error("calls go on without knowledge: {}", error)
             return Answer(question, fault=str(error))
-        return Answer(question, tuple(hits))
+        return Answer(question, tuple(found.hits), terms=found.terms)
 
     async def prepare(self, base: str) -> str:
         """Load what a first search would wait for. Returns what is wrong with it, "" if nothing."""
@@ -101,7 +102,7 @@ class Knowledge:
 
     # In the thread
 
-    def _search(self, name: str, question: str, limit: int, unfinished: bool) -> list[Hit]:
+    def _search(self, name: str, question: str, limit: int, unfinished: bool) -> Searched:
         if not self._encoder_loaded:
             self._encoder = self._load()
             self._encoder_loaded = True

@@ -25,7 +25,7 @@ _SATURATION, _LENGTH = (
 )  # BM25's k1, and a b for passages that are of one length by the way they are made
 HEADING_WEIGHT = 2.0  # of a term in a heading against one in the text
 _FUSION = 60  # the paper's k: how little the first place counts more than the second
-LEAST_SHARE = 0.34  # of what was asked, by weight, that a passage has to have to be near by words
+LEAST_SHARE = 0.3  # of what was asked, by weight, that a passage has to have to be near by words
 LEAST_OF_BEST = 0.5  # of the best passage's share: others tell of something else that shares a word
 
 
@@ -160,27 +160,15 @@ def near(
     return found
 
 
-def settled(early: Query, final: Query) -> bool:
+def settled(looked_for: Collection[str], final: Query) -> bool:
     """Whether what was found for the first words of a question is good for all of it.
 
-    It is if the rest brought nothing new to look for. A last word that was cut short may have been finished:
-    "sleep" is good for "sleeping bag" no more, but "sleeping b" for "sleeping bag" is.
+    It is if the rest brought nothing more to look for, and took nothing back: one more word may be the one
+    that the question is about.
     """
-    missing = final.terms - early.terms
-    extra = early.terms - final.terms
-    if not early.tokens:
-        return False
-    if not missing and not extra:
-        return True
-    unfinished = early.tokens[-1].text
-    return bool(
-        early.prefix
-        and extra <= {unfinished}
-        and len(missing) == 1
-        and any(token.text in missing and token.plain.startswith(early.prefix) for token in final.tokens)
-    )
+    return bool(final.tokens) and final.terms == set(looked_for)
 
 
-def worthwhile(partial: Query, searched: Collection[str], least: int = 2) -> bool:
-    """Whether to search before the question is over: it says enough, and something new since ``searched``."""
-    return len(partial.terms) >= least and not partial.terms <= set(searched)
+def worthwhile(partial: Query, looked_for: Collection[str], least: int = 2) -> bool:
+    """Whether to search before a question is over: it says enough, and other than was ``looked_for``."""
+    return len(partial.terms) >= least and partial.terms != set(looked_for)

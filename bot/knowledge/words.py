@@ -40,14 +40,17 @@ STOP_WORDS = _words(
     your yours yourself yes hm hmm ah oh
     """
 )
-# Words that lead up to a question. In a document they mean something, so only questions lose them.
+# Words that lead up to a question. In a document they mean something: only questions lose them.
 FILLERS = _words(
     """
-    actually anything bye find get give going good got guess hello help hey hi know like look looking maybe
-    mean need okay ok please possible question really right say something sorry sort sure tell thank thanks
+    actually anything bye come find get give going good got guess hello help hey hi know like look looking
+    maybe mean need okay ok please possible
+    question really right say something sorry sort sure tell thank thanks
     thing think want wanted well wonder wondering
     """
 )
+# "How long", "how much" ask for a number, not for what is long: only after "how" they are passed over.
+AFTER_HOW = _words("big fast far heavy large long many much often old quick quickly soon tall well")
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
     "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
@@ -126,7 +129,13 @@ def terms(text: str) -> list[str]:
 
 def ask(text: str, unfinished: bool = False) -> Query:
     """What a caller asks for. ``unfinished``: the last word may be the beginning of a longer one."""
-    said = [token for token in _tokens(text) if token.plain not in STOP_WORDS]
+    every = list(_tokens(text))
+    how = {at + 1 for at, token in enumerate(every) if token.plain == "how"}
+    said = [
+        token
+        for at, token in enumerate(every)
+        if token.plain not in STOP_WORDS and not (at in how and token.plain in AFTER_HOW)
+    ]
     # "one" alone is rarely a number: "the small one".
     wanted = [token for token in said if token.plain not in FILLERS and token.plain != "one"]
     tokens = tuple({token.text: token for token in wanted or said}.values())
