@@ -10,8 +10,8 @@ from typing import Literal
 
 from bot.knowledge import words
 from bot.knowledge.base import Encoder
-from bot.knowledge.passages import MOST, USUAL, Passage
-from bot.knowledge.reading import MOST_BYTES, Unreadable, kind_of, read
+from bot.knowledge.passages import MOST, USUAL, Passage, Unreadable
+from bot.knowledge.reading import MOST_BYTES, kind_of, read
 from bot.knowledge.store import Document, KnowledgeError, Store
 from bot.knowledge.vectors import coded
 from model_runtime.errors import EncoderError

@@ -15,7 +15,7 @@ from bot.knowledge.store import Found, Store
 from bot.knowledge.vectors import Nearest, Vectors
 from model_runtime.errors import EncoderError
 
-PATIENCE_S = 2.0  # a search that takes longer is given up: the caller waits
+PATIENCE_S = 5.0  # a search that takes longer is given up: the caller waits
 LEAST_STEM = 4  # letters of a stem that is taken for that of a word cut short
 
 

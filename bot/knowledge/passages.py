@@ -17,6 +17,10 @@ _SENTENCE = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
 _SPACE = re.compile(r"\s+")
 
 
+class Unreadable(Exception):  # noqa: N818 - reads as what it is
+    """A document cannot be read. The message is a sentence; ``read`` puts the path before it."""
+
+
 class Block(msgspec.Struct, frozen=True, array_like=True):
     """A paragraph, a list's item, a row of a table. ``line`` and ``page`` count from 1; 0: not known."""
 

@@ -10,8 +10,7 @@ from pypdf import PdfReader
 from pypdf.errors import PyPdfError
 
 from bot.knowledge.formats import Headings, plain_text
-from bot.knowledge.passages import Block
-from bot.knowledge.reading import Unreadable
+from bot.knowledge.passages import Block, Unreadable
 
 MOST_HEADINGS = 10_000  # of an outline: a book has some hundreds
 MOST_LEVELS = 6

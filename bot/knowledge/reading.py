@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from bot.knowledge.passages import Block, Passage, passages
+from bot.knowledge.passages import Block, Passage, Unreadable, passages
 
 KINDS = {
     ".md": "markdown", ".markdown": "markdown", ".txt": "text", ".text": "text",
@@ -28,12 +28,8 @@ MOST_BYTES = 50_000_000  # of a file: a book with pictures
 MOST_TEXT = 10_000_000  # characters: some 3,000 pages of text
 MOST_PAGES = 5_000
 MEMORY_BYTES = 1 << 30  # of the reader: ten times what a book takes
-CPU_S = 60  # a book of 1,000 pages takes about 30 s on a slow core
+CPU_S = 40  # of the reader: some hundred pages of PDF take a few seconds
 PATIENCE_S = 300.0  # the same, on a machine with much else to do
-
-
-class Unreadable(Exception):  # noqa: N818 - reads as what it is
-    """A document cannot be read. The message is a sentence that begins with its path."""
 
 
 class Read(msgspec.Struct):

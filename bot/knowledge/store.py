@@ -165,7 +165,8 @@ class Store:
             ) from None
         finally:
             for rest in (part, Path(f"{part}-wal"), Path(f"{part}-shm")):
-                rest.unlink(missing_ok=True)
+                with suppress(OSError):
+                    rest.unlink()
 
     def _check(self) -> None:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()

@@ -62,7 +62,8 @@ class _Transformer(nn.Module):
             seen = (weights @ v).transpose(1, 2).flatten(2)
             x = self.norms[2 * at](x + self.outs[at](seen))
             x = self.norms[2 * at + 1](x + self.narrow[at](nn.functional.gelu(self.wide[at](x))))
-        return torch.as_tensor(x)
+        found: torch.Tensor = x
+        return found
 
 
 def random_encoder(folder: Path, layers: int, width: int, heads: int, hidden: int) -> SentenceEncoder:
@@ -70,4 +71,29 @@ def random_encoder(folder: Path, layers: int, width: int, heads: int, hidden: in
     torch.manual_seed(1)
     write_tokenizer(folder, [f"w{at}" for at in range(WORDS)])
     export(_Transformer(WORDS + 2, layers, width, heads, hidden), folder)
+    return SentenceEncoder(folder)
+
+
+class _Meanings(nn.Module):
+    """Each word is the unit vector of its meaning; those without one are nearly nothing."""
+
+    def __init__(self, of: list[int], count: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(of) + 2, count + 1)
+        with torch.no_grad():
+            self.embedding.weight.zero_()
+            self.embedding.weight[:, count] = 0.01
+            for at, meaning in enumerate(of, 2):
+                self.embedding.weight[at, meaning] = 1.0
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.embedding(ids) * mask[:, :, None].float()
+        return found
+
+
+def meaning_encoder(folder: Path, meanings: dict[str, int]) -> SentenceEncoder:
+    """An encoder to which words of one number mean the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(folder, list(meanings))
+    export(_Meanings(list(meanings.values()), max(meanings.values()) + 1), folder)
     return SentenceEncoder(folder)
