@@ -38,9 +38,8 @@ class EarlySearch:
     def hear(self, text: str) -> None:
         """All words of the question so far. Begins a search if they are worth one and none is running."""
         self._take()
-        if self._running is None and worthwhile(
-            words.ask(text, unfinished=True), self._latest.terms if self._latest else ()
-        ):
+        looked_for = self._latest.terms if self._latest else ()
+        if self._running is None and worthwhile(words.ask(text, unfinished=True), looked_for):
             self._running = asyncio.ensure_future(self._search(text, True))
 
     async def answer(self, question: str) -> Answer:

@@ -126,10 +126,6 @@ def html(text: str) -> Iterator[Block]:
 _UNSEEN = frozenset((
     "script", "style", "template", "noscript", "svg", "math", "head", "nav", "select", "object", "iframe",
 ))  # fmt: skip
-_EMPTY = frozenset((
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source",
-    "track", "wbr",
-))  # fmt: skip
 _INLINE = frozenset((
     "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "img",
     "ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup",
@@ -169,7 +165,7 @@ class _Page(HTMLParser):
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
-        if tag not in _EMPTY and tag in _UNSEEN:  # <svg/> has no content to pass over
+        if tag in _UNSEEN:  # <svg/> has no content to pass over
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:

@@ -3,7 +3,8 @@
 Speed: a base of 100,000 generated passages, whose words are as frequent as in any language (Zipf's law,
 without the commonest, which no index has), searched for questions of 2 to 8 of these words; by words alone,
 and with the vectors of an encoder of random weights and of the size of all-MiniLM-L6-v2 (6 layers of 384, 12
-heads). One search at a time, in one thread.
+heads). One search at a time, in one thread. The goal is of processor time: by the clock, what else the
+machine does is measured, too.
 
 Recall: what callers might ask of the shop in docs/bluebird (knowledge_questions.yaml), by words, and by
 meaning too if ``--encoder`` names a real encoder: is the right paragraph the first, among the first three,
@@ -83,13 +84,13 @@ def fill(store: Store, encoder: Encoder, passages: int, language: Language, cons
 
 
 def timed(base: Base, questions: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Milliseconds of each search: by the clock, and of the processor in this thread."""
+    """Milliseconds of each search: by the clock, and of processor time in all threads of this process."""
     clock, cpu = [], []
     for question in questions:
-        at, used = time.perf_counter(), time.thread_time()
+        at, used = time.perf_counter(), time.process_time()
         base.search(question, LIMIT)
         clock.append(1000 * (time.perf_counter() - at))
-        cpu.append(1000 * (time.thread_time() - used))
+        cpu.append(1000 * (time.process_time() - used))
     return clock, cpu
 
 
@@ -130,7 +131,7 @@ def recall(folder: Path, encoder: Encoder | None) -> dict[str, Any]:
 
 
 def plot(times: dict[str, list[float]], path: Path) -> None:
-    """The share of searches done within so many milliseconds."""
+    """The share of searches that took at most so many milliseconds of a core."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -141,7 +142,7 @@ def plot(times: dict[str, list[float]], path: Path) -> None:
         axes.plot(np.sort(values), np.linspace(0, 100, len(values)), label=name)
     axes.axvline(P95_MS, color="gray", linestyle=":")
     axes.axhline(95, color="gray", linestyle=":")
-    axes.set_xlabel("ms a search, at most")
+    axes.set_xlabel("ms of one core a search, at most")
     axes.set_ylabel("% of searches")
     axes.set_xlim(left=0)
     axes.legend()
@@ -176,9 +177,9 @@ def main() -> int:
     try:
         speed, times, goals = {}, {}, []
         for name, clock, cpu in measured(folder, options.passages, options.questions, console):
-            times[name] = clock
+            times[name] = cpu
             speed[name] = {"clock_ms": figures(clock), "cpu_ms": figures(cpu)}
-            goals.append(Goal.at_most(f"{name}, p95", report.percentile(clock, 95), P95_MS, "ms"))
+            goals.append(Goal.at_most(f"{name}, p95", report.percentile(cpu, 95), P95_MS, "ms of one core"))
         found = {"words": recall(folder / "a", None)}
         if options.encoder is not None:
             found["words and meaning"] = recall(folder / "b", load_encoder(options.encoder))

@@ -67,8 +67,13 @@ code
 
 <p>Raw <b>HTML</b></p>
 
+#
 # Else
 Done.
+
+![](x.png)
+
+***
 """
 
 
@@ -81,7 +86,7 @@ def test_markdown_keeps_headings_and_lines_and_drops_marks() -> None:
         Block("Item: Tent.", ("Returns", "Costs"), 18),
         Block("code", ("Returns", "Costs"), 20),
         Block("Raw HTML", ("Returns", "Costs"), 24),
-        Block("Done.", ("Else",), 27),
+        Block("Done.", ("Else",), 28),
     ]
 
 
@@ -90,7 +95,7 @@ HTML = """<html><head><title>T</title><style>p {}</style></head>
 <h1>The <i>shop</i></h1>
 <p>Open
 daily<script>alert(1)</script> from <b>9</b>.
-<p>By bus<br>number 7 &amp; on foot</p>
+<p>By bus<br>number 7 &amp; on foot<hr/></p>
 <h2></h2>
 <table><tr><th>Item<th>Price<tr><td>Boots<td>90</table>
 <h2>Else</h2><div>Done<svg/>.</div></svg></body>"""
