@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from bot.knowledge.passages import Block
+from bot.knowledge.passages import Block, clean
 
 MOST_HEADING = 200  # characters: more is no heading, whatever it is marked as
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?^(?:---|\.\.\.)[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -30,7 +30,7 @@ class Headings:
     def enter(self, level: int, title: str) -> None:
         """A heading begins: those of its level and below end."""
         self._levels = {at: said for at, said in self._levels.items() if at < level}
-        if title:
+        if title := clean(title):
             self._levels[level] = title[:MOST_HEADING]
 
     @property

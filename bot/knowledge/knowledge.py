@@ -72,8 +72,10 @@ class Knowledge:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End what is open, after what is being searched."""
-        await self._beside(self._close)
-        self._thread.shutdown()
+        try:
+            await self._beside(self._close)
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def search(
         self, base: str, question: str, limit: int | None = None, unfinished: bool = False

@@ -14,7 +14,8 @@ import msgspec
 USUAL = 500  # characters of a passage: some 80 words, half a minute of speech
 MOST = 800  # characters that no passage exceeds
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
-_SPACE = re.compile(r"\s+")
+# Also what is no character to be read: controls, which a terminal would obey, and halves of characters.
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 class Unreadable(Exception):  # noqa: N818 - reads as what it is
@@ -39,11 +40,16 @@ class Passage(msgspec.Struct, frozen=True, array_like=True):
     page: int = 0
 
 
+def clean(text: str) -> str:
+    """``text`` on one line, without anything that is not for reading."""
+    return _SPACE.sub(" ", text).strip()
+
+
 def passages(blocks: Iterable[Block]) -> Iterator[Passage]:
     """Blocks put together while they are short, and parted where they are long."""
     waiting: Passage | None = None
     for block in blocks:
-        for text in _parted(_SPACE.sub(" ", block.text).strip()):
+        for text in _parted(clean(block.text)):
             together = f"{waiting.text}\n{text}" if waiting else text
             if waiting and waiting.headings == block.headings and len(together) <= USUAL:
                 waiting = Passage(together, waiting.headings, waiting.line, waiting.page)

@@ -18,6 +18,7 @@ from bot.knowledge.words import Query
 
 BUDGET = 5_000  # passages that the index is asked for by rare terms: some milliseconds
 CANDIDATES = 50  # of each search that are put together
+MOST_TERMS = 16  # of a question, the rarest: who talks at length is not to wait longer
 LOOKED_AT = 100  # passages that BM25 is computed for
 _SATURATION, _LENGTH = (
     1.2,
@@ -72,14 +73,15 @@ def looks(asked: Wanted, frequencies: Mapping[str, int], budget: int = BUDGET) -
     those can still be good by having all the frequent ones; where there is nothing rare, by having some of
     them.
     """
+    known = asked.known[:MOST_TERMS]
     rare: list[str] = []
     spent = 0
-    for term in asked.known:
+    for term in known:
         spent += frequencies[term]
         if spent > budget:
             break
         rare.append(term)
-    frequent = asked.known[len(rare) :]
+    frequent = known[len(rare) :]
     together = [frequent] if len(frequent) > 1 else []
     if frequent and not rare:
         together = [

@@ -146,6 +146,7 @@ def main() -> int:
     """Be the reader."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)  # of libraries, about what they could mend
     sys.stdout.buffer.write(msgspec.msgpack.encode(_read_here(Path(sys.argv[-1]))))
     return 0

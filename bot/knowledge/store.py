@@ -137,7 +137,6 @@ class Store:
                 if not writing:
                     self._db.execute("PRAGMA query_only = ON")
                 self._db.execute("PRAGMA foreign_keys = ON")
-                self._db.execute("PRAGMA recursive_triggers = ON")  # or a replaced row keeps its terms
                 self._db.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
                 self._db.execute(
                     "PRAGMA synchronous = NORMAL"

@@ -24,6 +24,12 @@ def test_no_word_is_lost_none_is_twice_and_no_passage_is_too_long(given_: list[B
     assert all(0 < len(one.text) <= MOST for one in made)
 
 
+def test_what_is_not_for_reading_is_left_out() -> None:
+    (made,) = passages([Block("\x1b[31mRed\x07\ud800 and\x9b new\x1f", ("A",))])
+    assert made.text == "[31mRed and new"
+    assert [block.headings for block in html("<h1>A\x1fB\x1b</h1>C")] == [("A B",)]
+
+
 def test_short_paragraphs_stand_together_under_one_heading_only() -> None:
     made = list(passages([Block("One.", ("A",), 1), Block("Two.", ("A",), 3), Block("Three.", ("B",), 5)]))
     assert made == [Passage("One.\nTwo.", ("A",), 1), Passage("Three.", ("B",), 5)]

@@ -60,6 +60,13 @@ def test_one_frequent_word_beside_rare_ones_is_not_looked_up() -> None:
     assert looks(wanted(ask("unknown"), {}, 5), {}) == []
 
 
+def test_a_long_question_is_not_looked_up_word_by_word() -> None:
+    there = {f"t{at}": at for at in range(1, 100)}
+    told = looks(wanted(ask(" ".join(there)), there, 10_000), there)
+    assert [look.expression for look in told[:3]] == ['"t1"', '"t2"', '"t3"']
+    assert len(told) == 32
+
+
 def test_what_more_looks_found_is_looked_at_first() -> None:
     assert gathered([(2.0, [1, 2, 3]), (1.5, [3, 4]), (1.0, [4])], 3) == [3, 4, 1]
     assert gathered([], 3) == []
