@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 LIMIT = 3  # passages for one question: more is not listened to, and the model has to read it all
+MOST_SAID = 1_900  # characters that a model is given: about 500 tokens, beside which a conversation has room
 MOST_QUESTION = 1_000  # characters that are searched for
 NOTHING = "Nothing was found about that. Say that you do not know it; do not guess."
 AWAY = "The knowledge base cannot be read right now. Say that you cannot look it up; do not guess."
@@ -48,7 +49,10 @@ class Answer:
             return AWAY
         if not self.hits:
             return NOTHING
-        return "\n\n".join(f"[{hit.where}] {' / '.join(hit.headings)}\n{hit.text}" for hit in self.hits)
+        told = [f"[{hit.where}] {' / '.join(hit.headings)}\n{hit.text}" for hit in self.hits]
+        while len(told) > 1 and sum(map(len, told)) > MOST_SAID:
+            told.pop()  # whole passages, the last first: half of one misleads
+        return "\n\n".join(told)
 
 
 class Knowledge:

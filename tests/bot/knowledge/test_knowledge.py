@@ -11,9 +11,9 @@ import pytest
 from loguru import logger
 
 from bot.knowledge.adding import add, files
-from bot.knowledge.base import Base
+from bot.knowledge.base import Base, Hit
 from bot.knowledge.early import EarlySearch
-from bot.knowledge.knowledge import AWAY, NOTHING, Knowledge, load_encoder
+from bot.knowledge.knowledge import AWAY, NOTHING, Answer, Knowledge, load_encoder
 from bot.knowledge.passages import Passage
 from bot.knowledge.store import KnowledgeError, Store
 from bot.knowledge.vectors import coded
@@ -57,6 +57,13 @@ async def test_when_nothing_is_near_that_is_what_is_said(folder: Path, question:
     async with Knowledge(KnowledgeSettings(folder=folder)) as knowledge:
         answer = await knowledge.search("bluebird", question)
     assert (answer.hits, answer.fault, answer.said()) == ((), "", NOTHING)
+
+
+def test_a_model_reads_whole_passages_and_not_too_many() -> None:
+    hits = tuple(Hit(letter * 800, "a.md", (), 0, 0, 1.0) for letter in "xyz")
+    said = Answer("x", hits).said()
+    assert ("x" * 800 in said, "y" * 800 in said, "z" in said) == (True, True, False)
+    assert "[a.md]" in said
 
 
 async def test_no_more_than_the_limit(folder: Path) -> None:
