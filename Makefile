@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # The parts without clock or I/O of their own; covered completely, or the tests fail.
-PURE_CORE := infra/sip/settings.py,infra/sip/render.py,bot/voices/ranking.py,pipeline/keypad.py,pipeline/segmenter.py,pipeline/turns.py,pipeline/ledger.py,model_runtime/protocol.py,model_runtime/tokens.py,model_runtime/chat.py,model_runtime/interleave.py
+PURE_CORE := infra/sip/settings.py,infra/sip/render.py,bot/voices/ranking.py,bot/knowledge/words.py,bot/knowledge/ranking.py,bot/knowledge/passages.py,bot/knowledge/formats.py,bot/knowledge/vectors.py,pipeline/keypad.py,pipeline/segmenter.py,pipeline/turns.py,pipeline/ledger.py,model_runtime/protocol.py,model_runtime/tokens.py,model_runtime/chat.py,model_runtime/interleave.py
 
 .PHONY: help setup run test test-all check format bench packages clean
 
@@ -40,7 +40,7 @@ test-all: packages check  ## the tests, and the slow ones
 	$(BIN)/python -m pytest -q --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
 	$(BIN)/coverage report --include='$(PURE_CORE)' --fail-under=100 --show-missing
 
-bench: bench-voice_to_voice bench-duplex bench-engine  ## measure; tables here, JSON and plots in build/bench
+bench: bench-voice_to_voice bench-duplex bench-engine bench-knowledge  ## measure; tables here, JSON and plots in build/bench
 
 bench-%: setup packages
 	$(BIN)/python -m tests.bench.$*

@@ -1,4 +1,4 @@
-"""The command line: ``parley serve``, ``talk``, ``call``, ``voices``, ``tools``, ``check`` and ``settings``.
+"""The command line: ``parley serve``, ``talk``, ``call``, ``voices``, ``tools``, ``knowledge``, ``check`` ...
 
 What goes wrong is said in a sentence, never in a traceback. Commands import what they need when they run, so
 that ``parley --help`` answers at once.
@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from bot import settings as conf
 from bot.console import errors, fail, read_settings
+from bot.knowledge import commands as knowledge
 from bot.tools import commands as tools
 from bot.voices import commands as voices
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(voices.app, name="voices")
 app.add_typer(tools.app, name="tools")
+app.add_typer(knowledge.app, name="knowledge")
 
 
 @app.command()

@@ -330,6 +330,27 @@ class ToolSettings(_Group):
         return url.rstrip("/")
 
 
+class KnowledgeSettings(_Group):
+    """What agents can look up, and how it is found."""
+
+    folder: Folder = Field(
+        default_factory=lambda: _data_dir() / "knowledge",
+        description="Folder of the knowledge bases; `parley knowledge` keeps it.",
+    )
+    encoder: Annotated[Folder | None, BeforeValidator(lambda given: given or None)] = Field(
+        default=None,
+        description="Folder of a sentence encoder (`model.onnx`, `tokenizer.json`), to find by meaning, too. "
+        "Empty: by words alone.",
+    )
+    least_likeness: float = Field(
+        default=0.4,
+        ge=-1,
+        le=1,
+        description="Cosine to the question from which a passage is near it by meaning; it depends on the "
+        "encoder.",
+    )
+
+
 def _ice_servers(value: Any) -> Any:
     """Accept JSON, and bare URLs parted by commas: ``stun:stun.example.org,turn:...``."""
     if isinstance(value, str):
@@ -390,6 +411,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     redis: RedisSettings = RedisSettings()
     sip: SipSettings = SipSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     turns: TurnSettings = TurnSettings()
     tools: ToolSettings = ToolSettings()
 
@@ -464,6 +486,8 @@ def _rows(defaults: BaseModel, present: BaseModel, path: tuple[str, ...] = ()) -
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, SecretStr):
         return str(value)  # stars, or nothing: a password is never printed
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(item, int) for item in value):

@@ -1,4 +1,4 @@
-"""What goes wrong with a checkpoint, in one sentence a person can act on."""
+"""What goes wrong with a checkpoint or an encoder, in one sentence a person can act on."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ class CheckpointError(Exception):
     def of(cls, path: Path, fault: str, remedy: str = "Copy the checkpoint again.") -> CheckpointError:
         """``path: fault. remedy``"""
         return cls(f"{path}: {fault.rstrip('.')}. {remedy}")
+
+
+class EncoderError(Exception):
+    """A sentence encoder cannot be used. The message names the file and what is wrong with it."""

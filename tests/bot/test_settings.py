@@ -71,6 +71,7 @@ def test_ice_servers_are_urls_or_json(monkeypatch: pytest.MonkeyPatch, text: str
         ("PARLEY_REDIS__URL", "localhost:6379"),
         ("PARLEY_REDIS__TENANT", "a}b"),
         ("PARLEY_REDIS__KEEP_S", "-1"),
+        ("PARLEY_KNOWLEDGE__LEAST_LIKENESS", "2"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
@@ -92,6 +93,14 @@ def test_every_setting_is_described_and_in_the_table() -> None:
     assert all(row.description.endswith((".", "`")) for row in rows)
     assert all(f"`{row.variable}`" in table for row in rows)
     assert {"PARLEY_HOST", "PARLEY_TURNS__END_MS", "PARLEY_ENGINE__URL"} <= {row.variable for row in rows}
+
+
+def test_no_encoder_is_set_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_KNOWLEDGE__ENCODER", "")
+    assert conf.load().knowledge.encoder is None
+    assert "| `PARLEY_KNOWLEDGE__ENCODER` | empty |" in conf.markdown()
+    monkeypatch.setenv("PARLEY_KNOWLEDGE__ENCODER", "/models/encoder")
+    assert conf.load().knowledge.encoder == Path("/models/encoder")
 
 
 def test_the_table_shows_what_is_set_now_but_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +136,7 @@ def test_data_goes_where_the_system_says_a_persons_data_goes(
         monkeypatch.setenv("XDG_DATA_HOME", given)
         assert conf.RedisSettings().data_dir == data / "parley"
         assert conf.load().voices_dir == data / "parley" / "voices"
+        assert conf.KnowledgeSettings().folder == data / "parley" / "knowledge"
     monkeypatch.setenv("PARLEY_REDIS__DATA_DIR", "~/calls")
     monkeypatch.setenv("PARLEY_VOICES_DIR", "~/voices")
     settings = conf.load()
