@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # The parts without clock or I/O of their own; covered completely, or the tests fail.
-PURE_CORE := infra/sip/settings.py,infra/sip/render.py,bot/voices/ranking.py,bot/knowledge/words.py,bot/knowledge/ranking.py,bot/knowledge/passages.py,bot/knowledge/formats.py,bot/knowledge/vectors.py,pipeline/keypad.py,pipeline/segmenter.py,pipeline/turns.py,pipeline/ledger.py,model_runtime/protocol.py,model_runtime/tokens.py,model_runtime/chat.py,model_runtime/interleave.py
+PURE_CORE := infra/sip/settings.py,infra/sip/render.py,bot/voices/ranking.py,bot/knowledge/words.py,bot/knowledge/ranking.py,bot/knowledge/passages.py,bot/knowledge/formats.py,bot/knowledge/vectors.py,pipeline/tools/ledger.py,pipeline/tools/consent.py,pipeline/tools/permission.py,pipeline/keypad.py,pipeline/segmenter.py,pipeline/turns.py,pipeline/ledger.py,model_runtime/protocol.py,model_runtime/tokens.py,model_runtime/chat.py,model_runtime/interleave.py
 
 .PHONY: help setup run test test-all check format bench packages clean
 

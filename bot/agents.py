@@ -95,7 +95,7 @@ class Agent(BaseModel):
         """What its callers say who agree."""
         if self.agreeing is None:
             return ENGLISH
-        return AgreeingWords(frozenset(self.agreeing.yes), frozenset(self.agreeing.filler))
+        return AgreeingWords(frozenset(self.agreeing.words), frozenset(self.agreeing.filler))
 
 
 def load_agent(folder: Path, name: str) -> Agent:

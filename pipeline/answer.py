@@ -48,7 +48,7 @@ class Answer:
     def whole(self) -> bool:
         """Made to its own end and heard to it: only then does the history have it with its tool calls."""
         done, ledger = self.done, self.ledger
-        natural = done is not None and done.reason in ("end", "silent")
+        natural = self.may_speak and done is not None and done.reason in ("end", "silent")
         return natural and ledger.complete and ledger.heard_groups >= ledger.groups
 
     def take(self, speech: Speech) -> list[Frame]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bot.tools.toolbox import Toolbox
     from pipeline.tools.tool import Tool
 
-MCP_WAIT_S = 20.0  # for an agent's MCP servers to come up
+MCP_WAIT_S = 10.0  # for an agent's MCP servers to come up
 
 app = typer.Typer(no_args_is_help=True, help="The tools an agent can be given.")
 AgentName = Annotated[str | None, typer.Option("--agent", help="Whose tools; else PARLEY_AGENT's.")]

@@ -104,8 +104,9 @@ class ToolFunction:
         schema = parameters_schema(self.arguments, _known(self, {**own, **(terms.allow or {})}))
 
         async def run(arguments: dict[str, Any], line: Line) -> str:
-            gifts: dict[type, Any] = {Line: line, ToolContext: context(), self.options: chosen}
-            given = {name: gifts[kind] for name, kind in self.given.items()}
+            gifts: dict[type, Callable[[], Any]]
+            gifts = {Line: lambda: line, ToolContext: context, self.options: lambda: chosen}
+            given = {name: gifts[kind]() for name, kind in self.given.items()}
             return _text(await _called(self.body, arguments | given))
 
         return make_tool(

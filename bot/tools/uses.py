@@ -77,5 +77,5 @@ class McpServer(_Said):
 class Agreeing(_Said):
     """What a caller says who agrees, if not in English: words of a yes, and words that may go with it."""
 
-    yes: tuple[Text, ...] = Field(min_length=1)
+    words: tuple[Text, ...] = Field(min_length=1)  # not "yes", which YAML takes for true
     filler: tuple[Text, ...] = ()

@@ -26,6 +26,7 @@ from pipeline.record import CallRecord
 from pipeline.webrtc import webrtc_transport
 from tests.bot.speaking_engine import SpeakingEngine
 from tests.bot.test_app import nothing_known
+from tests.pipeline.scripted_engine import ScriptedEngine
 
 AGENT = Agent(name="Bluebird", greeting="Hello, this is Bluebird.")
 
@@ -40,9 +41,15 @@ def voice(seconds: float) -> Pcm:
 
 
 @asynccontextmanager
-async def parley(engine: SpeakingEngine, agent: Agent = AGENT, max_calls: int = 4) -> AsyncIterator[str]:
+async def parley(
+    engine: SpeakingEngine | ScriptedEngine,
+    agent: Agent = AGENT,
+    max_calls: int = 4,
+    toolbox: Toolbox | None = None,
+) -> AsyncIterator[str]:
     settings = Settings.model_construct(max_calls=max_calls, drain_s=1.0)
     watched = Engine(engine.url)
+    tools = toolbox or Toolbox({})
     app = create_app(
         settings,
         agent,
@@ -55,7 +62,7 @@ async def parley(engine: SpeakingEngine, agent: Agent = AGENT, max_calls: int = 
             agent,
             watched,
             CallRecord(),
-            Toolbox({}),
+            tools,
         ),
         nothing_known,
     )

@@ -27,12 +27,17 @@ async def toolbox(
 
 
 async def use(
-    tools: dict[str, Tool], name: str, line: Line | None = None, within: float = 5.0, **arguments: Any
+    tools: dict[str, Tool],
+    name: str,
+    line: Line | None = None,
+    within: float = 5.0,
+    arguments: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Outcome:
     """Have the model call a tool, with every permission."""
 
     async def no_objection(_: Tool, __: dict[str, Any]) -> str:
         return ""
 
-    call = ToolCall(0, name, arguments)
+    call = ToolCall(0, name, {**(arguments or {}), **more})
     return await run_tool(tools, call, within, line or NoCall(), no_objection, lambda: None)

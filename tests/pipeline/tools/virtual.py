@@ -83,8 +83,9 @@ class Engine:
     opened = Opened("dice", transcribes=False)
     _numbers = itertools.count(1)
 
-    def __init__(self, dice: Random, fate: Fate, dialogue: Dialogue, call: int) -> None:
+    def __init__(self, dice: Random, fate: Fate, dialogue: Dialogue, call: int, ear: Ear) -> None:
         self.alive = True
+        self._ear = ear
         self.history = list(dialogue.history)
         self._call = call
         self._dice, self._fate, self._dialogue = dice, fate, dialogue
@@ -132,7 +133,7 @@ class Engine:
     async def _make(self, respond: Respond) -> None:
         dice, turn = self._dice, respond.turn
         await asyncio.sleep(dice.choice([0.01, 0.05, 0.3]))
-        groups = dice.choice([0, 1, 1, 2, 3])
+        groups = dice.choice([0, 1, 1, 2, 3, 8, 15])
         for group in range(1, groups + 1):
             self._make_one(Speech(turn, bytes(2 * GROUP_SAMPLES), group, [f"w{group} "]))
             await asyncio.sleep(dice.choice([0.0, 0.02, 0.1]))
@@ -164,6 +165,8 @@ class Engine:
         done = next((m for m in self._made if isinstance(m, Done)), None)
         groups = sum(isinstance(m, Speech) for m in self._made)
         calls = [m for m in self._made if isinstance(m, ToolCall)]
+        if heard == -1 and self._ear.played[turn] < groups * GROUP_SAMPLES:
+            self._fate.faults.append(f"turn {turn} was settled whole, and not heard to its end")
         if done is not None and done.reason == "end" and heard in (-1, groups):
             self._fate.committed |= {str(call.arguments["key"]) for call in calls}
         new = [(True, "", "")] if self._response.spans else []
@@ -186,7 +189,7 @@ class Engine:
             self._tell(entry)
 
     def _tell(self, message: EngineMessage) -> None:
-        self._told.put_nowait((self._dice.choice([0.0, 0.0, 0.003, 0.05]), message))
+        self._told.put_nowait((self._dice.choice([0.0, 0.0, 0.0, 0.003, 0.05, 0.3]), message))
 
     async def _tell_all(self) -> None:
         while True:
@@ -202,7 +205,7 @@ class Ear:
         self.fader = Fader()
         self.listener: Dialogue | None = None
         self._queue: asyncio.Queue[Frame] = asyncio.Queue()
-        self._turn = -1
+        self.played: Counter[int] = Counter()  # samples of each turn
 
     async def play(self) -> None:
         """Until cancelled."""
@@ -211,6 +214,7 @@ class Ear:
             frame = await self._queue.get()
             if isinstance(frame, TTSAudioRawFrame):
                 await asyncio.sleep(len(frame.audio) / 48_000)
+                self.played[int(frame.context_id or -1)] += len(frame.audio) // 2
                 await self.listener.played(int(frame.context_id or -1), len(frame.audio) // 2)
             elif isinstance(frame, TTSStoppedFrame):
                 await self.listener.played_out(int(frame.context_id or -1))
@@ -267,7 +271,7 @@ class VirtualCall:
         dialogue._segmenter = Segmenter(settings.segmenter, is_speech)
         beside = [asyncio.create_task(ear.play())]
         stop = asyncio.Event()
-        beside.append(asyncio.create_task(self._engines(dialogue, stop)))
+        beside.append(asyncio.create_task(self._engines(dialogue, ear, stop)))
         try:
             for _ in range(self._dice.randint(1, 5)):
                 await self._speak(dialogue, VOICE, self._dice.choice([80, 200, 600, 1000]))
@@ -313,11 +317,11 @@ class VirtualCall:
             await dialogue.caller_audio(sound)
             await asyncio.sleep(STEP_MS / 1000)
 
-    async def _engines(self, dialogue: Dialogue, stop: asyncio.Event) -> None:
+    async def _engines(self, dialogue: Dialogue, ear: Ear, stop: asyncio.Event) -> None:
         """Session after session, until they may die no more."""
         again = False
         while True:
-            engine = self._engine = Engine(self._dice, self.fate, dialogue, self._number)
+            engine = self._engine = Engine(self._dice, self.fate, dialogue, self._number, ear)
             await dialogue.session_begun(engine, again)  # type: ignore[arg-type]  # all that it uses of a client
             again = True
             life = asyncio.create_task(asyncio.sleep(self._dice.choice([0.3, 0.9, 1.5, 2.5, 6.0, 60.0])))
