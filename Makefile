@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 # The parts without clock or I/O of their own; covered completely, or the tests fail.
-PURE_CORE := bot/voices/ranking.py,pipeline/keypad.py,pipeline/segmenter.py,pipeline/turns.py,pipeline/ledger.py,model_runtime/protocol.py,model_runtime/tokens.py,model_runtime/chat.py,model_runtime/interleave.py
+PURE_CORE := bot/ingress/sip/messages.py,bot/ingress/sip/pacing.py,bot/voices/ranking.py,pipeline/keypad.py,pipeline/segmenter.py,pipeline/turns.py,pipeline/ledger.py,model_runtime/protocol.py,model_runtime/tokens.py,model_runtime/chat.py,model_runtime/interleave.py
 
 .PHONY: help setup run test test-all check format bench packages clean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -123,8 +124,9 @@ def _phone(settings: SipSettings) -> Finding:
             try:
                 probe.bind((settings.host, int(settings.listen.rpartition(":")[2])))
             except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                return Finding("note", "Phone", f"{where}: {reason}; is Parley running already?")
+                if error.errno == errno.EADDRINUSE:
+                    return Finding("note", "Phone", f"{where} is taken; is Parley running already?")
+                return Finding("bad", "Phone", f"{where}: {(error.strerror or str(error)).lower()}")
     return Finding("ok", "Phone", f"answers {where} from {', '.join(settings.networks)}")
 
 
