@@ -6,29 +6,24 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from model_runtime.training.judge import nearest, recognise
-from tests.e2e.measure import utterances
 from tests.e2e.phone_line import (
     ANSWER_S,
     GREETING_S,
     PhoneLine,
-    line_of,
     phone_line,
     tones,
     voice,
     wait_for_log,
     wait_until,
 )
-from tests.e2e.shop import ANSWERS, GREETING, QUESTIONS
 from tests.e2e.softphone import SoftPhone, softphone
-from tests.e2e.speakers import VOICES, say, silence
+from tests.e2e.speakers import silence
 
 pytestmark = pytest.mark.e2e
 
@@ -154,31 +149,6 @@ def test_when_the_worker_is_killed_its_calls_end_and_the_next_one_is_answered(tm
             call(line, phone)
         worker = worker_of(line)
     assert not Path(f"/proc/{worker}").exists()  # stopped with its Parley
-
-
-def test_nano_greets_and_answers_by_phone(tmp_path: Path) -> None:
-    """Three questions in one call; this nano mishears some, and a call's band makes it no easier."""
-    asked = list(QUESTIONS)[:3]
-    pieces = [silence(7.0)]
-    for question in asked:
-        pieces += [say(question, VOICES[0]), silence(6.5)]
-    with line_of(tmp_path) as line, softphone(tmp_path / "phone", np.concatenate(pieces), "opus") as phone:
-        phone.dial(line.uri)
-        phone.wait("CALL_ESTABLISHED")
-        time.sleep(sum(map(len, pieces)) / 48_000 + 1)
-        phone.hang_up()
-        recording = phone.recording()
-    turns = [end for _, end in utterances(recording.said, recording.rate)]
-    assert len(turns) == len(asked)
-    bounds = [0, *turns, len(recording.heard)]
-    heard = [
-        nearest(recognise(recording.heard[start:end], recording.rate), ANSWERS)
-        for start, end in pairwise(bounds)
-    ]
-    assert heard[0] == GREETING
-    assert any(QUESTIONS[question] == answer for question, answer in zip(asked, heard[1:], strict=True)), (
-        heard
-    )
 
 
 def worker_of(line: PhoneLine) -> int:
