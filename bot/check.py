@@ -127,7 +127,8 @@ def _phone(settings: SipSettings) -> Finding:
                 if error.errno == errno.EADDRINUSE:
                     return Finding("note", "Phone", f"{where} is taken; is Parley running already?")
                 return Finding("bad", "Phone", f"{where}: {(error.strerror or str(error)).lower()}")
-    return Finding("ok", "Phone", f"answers {where} from {', '.join(settings.networks)}")
+    who = ", ".join(settings.trusted) if settings.networks == list(settings.trusted) else "this machine only"
+    return Finding("ok", "Phone", f"answers {where}; who may call: {who}")
 
 
 def _agent(settings: Settings) -> Finding:

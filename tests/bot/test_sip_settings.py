@@ -25,7 +25,7 @@ def test_there_is_no_phone_unless_asked_for() -> None:
 
 
 def test_on_the_loopback_this_machine_may_call() -> None:
-    assert SipSettings(listen="127.0.0.1:5060").networks == ["127.0.0.0/8"]
+    assert SipSettings(listen="127.0.0.1:5060").networks == ["0.0.0.0/0"]
 
 
 @pytest.mark.parametrize(
