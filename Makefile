@@ -40,7 +40,7 @@ test-all: packages check  ## the tests, and the slow ones
 	$(BIN)/python -m pytest -q --cov=bot --cov=pipeline --cov=model_runtime --cov-report=
 	$(BIN)/coverage report --include='$(PURE_CORE)' --fail-under=100 --show-missing
 
-bench: bench-voice_to_voice bench-duplex bench-engine  ## measure; tables here, JSON and plots in build/bench
+bench: bench-voice_to_voice bench-duplex bench-engine bench-sip  ## measure; tables here, JSON and plots in build/bench
 
 bench-%: setup packages
 	$(BIN)/python -m tests.bench.$*

@@ -71,9 +71,10 @@ def line_of(folder: Path, **settings: str) -> Iterator[PhoneLine]:
 
 def wait_for_log(line: PhoneLine, text: str, seconds: float = 30.0, times: int = 1) -> None:
     """Wait until the log has said ``text``, so many times."""
-    wait_until(
-        lambda: line.log().count(text) >= times, f"{text!r} in the log:\n{line.log()[-3000:]}", seconds
-    )
+    try:
+        wait_until(lambda: line.log().count(text) >= times, f"{text!r} in the log", seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}:\n{line.log()[-3000:]}") from None
 
 
 def wait_until(fact: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
