@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -123,9 +124,11 @@ def _phone(settings: SipSettings) -> Finding:
             try:
                 probe.bind((settings.host, int(settings.listen.rpartition(":")[2])))
             except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                return Finding("note", "Phone", f"{where}: {reason}; is Parley running already?")
-    return Finding("ok", "Phone", f"answers {where} from {', '.join(settings.networks)}")
+                if error.errno == errno.EADDRINUSE:
+                    return Finding("note", "Phone", f"{where} is taken; is Parley running already?")
+                return Finding("bad", "Phone", f"{where}: {(error.strerror or str(error)).lower()}")
+    who = ", ".join(settings.trusted) if settings.networks == list(settings.trusted) else "this machine only"
+    return Finding("ok", "Phone", f"answers {where}; who may call: {who}")
 
 
 def _agent(settings: Settings) -> Finding:

@@ -215,8 +215,8 @@ class SipSettings(_Group):
     trusted: Words = Field(
         default=(),
         validate_default=True,
-        description="Networks that may call, `192.0.2.10,198.51.100.0/24`: your trunk, your PBX. A loopback "
-        "address lets this machine call, too; on any other one somebody must be named.",
+        description="Networks that may call, `192.0.2.10,198.51.100.0/24`: your trunk, your PBX. On a "
+        "loopback address only this machine can; on any other, somebody must be named.",
     )
     transports: Words = Field(default=("udp", "tcp"), description="SIP over `udp`, `tcp` or both.")
     agent: str = Field(default="", description="Who answers the phone. Empty: who answers the page.")
@@ -297,8 +297,9 @@ class SipSettings(_Group):
     @property
     def networks(self) -> list[str]:
         """Whose packets are let in."""
-        local = self.host and IPv4Address(self.host).is_loopback
-        return [*(["127.0.0.0/8"] if local else []), *self.trusted]
+        if self.host and IPv4Address(self.host).is_loopback:
+            return ["0.0.0.0/0"]  # only this machine gets there, by whichever of its addresses
+        return list(self.trusted)
 
 
 class ToolSettings(_Group):

@@ -37,36 +37,44 @@ class PhoneLine:
 
 
 @contextmanager
-def phone_line(folder: Path, **settings: str) -> Iterator[PhoneLine]:
-    """Run Parley with a tone engine and SIP on a free port; ``settings`` are ``PARLEY_*`` variables."""
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+def tone_engine() -> Iterator[str]:
+    """Run the engine that answers in a tone; its URL."""
     engine = subprocess.Popen(
         [sys.executable, "-m", "tests.bot.speaking_engine"], stdout=subprocess.PIPE, text=True
     )
     try:
         assert engine.stdout is not None
-        url = engine.stdout.readline().strip()
-        with parley_server(
-            folder / "serve.log",
-            0,
-            **{"PARLEY_ENGINE__URL": url, "PARLEY_SIP__LISTEN": f"127.0.0.1:{port}"} | settings,
-        ) as server:
-            line = PhoneLine(f"sip:bot@127.0.0.1:{port}", port, server)
-            wait_for_log(line, "phone: answers")
-            yield line
+        yield engine.stdout.readline().strip()
     finally:
         engine.kill()
-        engine.wait()
-        if engine.stdout is not None:
-            engine.stdout.close()
+        engine.communicate()
+
+
+@contextmanager
+def phone_line(folder: Path, **settings: str) -> Iterator[PhoneLine]:
+    """Run Parley with a tone engine and SIP on a free port; ``settings`` are ``PARLEY_*`` variables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tone_engine() as url, line_of(folder, **{"PARLEY_ENGINE__URL": url} | settings) as line:
+        yield line
+
+
+@contextmanager
+def line_of(folder: Path, **settings: str) -> Iterator[PhoneLine]:
+    """The same with the engine that ``settings`` name, or Parley's own."""
+    port = free_port()
+    listen = {"PARLEY_SIP__LISTEN": f"127.0.0.1:{port}"}
+    with parley_server(folder / "serve.log", 0, **listen | settings) as server:
+        line = PhoneLine(f"sip:bot@127.0.0.1:{port}", port, server)
+        wait_for_log(line, "phone: answers")
+        yield line
 
 
 def wait_for_log(line: PhoneLine, text: str, seconds: float = 30.0, times: int = 1) -> None:
     """Wait until the log has said ``text``, so many times."""
-    wait_until(
-        lambda: line.log().count(text) >= times, f"{text!r} in the log:\n{line.log()[-3000:]}", seconds
-    )
+    try:
+        wait_until(lambda: line.log().count(text) >= times, f"{text!r} in the log", seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}:\n{line.log()[-3000:]}") from None
 
 
 def wait_until(fact: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

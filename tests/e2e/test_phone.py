@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,13 @@ from tests.e2e.phone_line import (
     GREETING_S,
     PhoneLine,
     phone_line,
+    tone_engine,
     tones,
     voice,
     wait_for_log,
     wait_until,
 )
+from tests.e2e.server import free_port, parley_server
 from tests.e2e.softphone import SoftPhone, softphone
 from tests.e2e.speakers import silence
 
@@ -125,6 +128,36 @@ def test_the_bot_ends_a_call_that_is_too_long_and_one_call_more_is_busy(tmp_path
         first.wait("CALL_CLOSED")  # by our BYE
         wait_for_log(line, "call ended: max-duration")
         wait_until(lambda: line.calls_now() == 0, "a free place")
+
+
+def test_when_parley_is_stopped_its_callers_are_hung_up_on(tmp_path: Path) -> None:
+    with softphone(tmp_path / "phone") as phone:
+        with phone_line(tmp_path / "line") as line:
+            call(line, phone)
+            worker = worker_of(line)
+        phone.wait("CALL_CLOSED", 5)
+        assert not Path(f"/proc/{worker}").exists()
+        assert "call ended: stopping" in line.log()
+
+
+def test_a_port_that_is_taken_is_named_and_tried_again(tmp_path: Path) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", port))
+        with (
+            tone_engine() as url,
+            parley_server(
+                tmp_path / "serve.log",
+                0,
+                PARLEY_ENGINE__URL=url,
+                PARLEY_SIP__LISTEN=f"127.0.0.1:{port}",
+            ) as server,
+        ):
+            line = PhoneLine(f"sip:bot@127.0.0.1:{port}", port, server)
+            wait_for_log(line, f"cannot listen on 127.0.0.1:{port}")
+            assert httpx.get(f"{server.url}/readyz").status_code == 200  # the page is none the worse
+            other.close()
+            wait_for_log(line, "phone: answers")
 
 
 def test_a_phone_that_vanishes_is_noticed(tmp_path: Path) -> None:

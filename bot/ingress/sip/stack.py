@@ -128,14 +128,15 @@ class Stack:
         try:
             await self._runtime.start(config)
         except BaresipError as error:
-            raise StackError(f"the SIP stack cannot listen on {wanted.host}:{wanted.port}: {error}") from None
+            where = f"{wanted.host}:{wanted.port}"
+            raise StackError(f"cannot listen on {where}: {error}; PARLEY_SIP__LISTEN chooses") from None
         sockets = 0
         networks = [IPv4Network(network) for network in wanted.trusted]
         for found in own_sockets(wanted.port):
             attach(found, networks)  # before there is anybody to answer
             sockets += 1
         if sockets < len(wanted.transports):
-            raise StackError(f"port {wanted.port} on {wanted.host} is taken; choose another")
+            raise StackError(f"cannot listen on {wanted.host}:{wanted.port} for all transports")
         for transport in wanted.transports:
             account = Account(
                 user=wanted.username or "parley",
@@ -158,7 +159,12 @@ class Stack:
             due = max(due + TICK_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             for line in list(self._lines.values()):
-                line.tick(due)
+                try:
+                    line.tick(due)
+                except Exception:  # its own fault, and the end of no other call
+                    logger.exception("{}: fault in moving audio", line.call_id)
+                    self._do(line.call_id, line.call.hangup())
+                    self._closed(line.call_id, "internal error", _quality(line.call))
 
     async def close(self) -> None:
         """Hang up every call and stop the stack."""
