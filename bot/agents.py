@@ -83,12 +83,17 @@ class Agent(BaseModel):
         default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$", description="What it speaks (BCP 47)"
     )
     examples: tuple[Text, ...] = Field(default=(), description="Things to ask it, shown on the page")
-    _folder: Path = PrivateAttr(default=Path())
+    _file: Path = PrivateAttr(default=Path("agent.yaml"))
 
     @property
     def folder(self) -> Path:
         """Where its file is, and what it names is seen from."""
-        return self._folder
+        return self._file.parent
+
+    @property
+    def base(self) -> str:
+        """The name of its knowledge base: its file's, without ``.yaml``."""
+        return self._file.stem
 
     @property
     def agreeing_words(self) -> AgreeingWords:
@@ -127,7 +132,7 @@ def load_agent(folder: Path, name: str) -> Agent:
     if faults:
         said = "; ".join(f"{_line(node, place)}{_field(place)}: {why}" for place, why in faults)
         raise AgentError(f"{path}: {said}.")
-    agent._folder = path.parent
+    agent._file = path
     return agent
 
 

@@ -236,6 +236,10 @@ class SipSettings(_Group):
         le=3600,
         description="Seconds without any audio from a phone after which it is gone.",
     )
+    echo_guard: bool = Field(
+        default=True,
+        description="Take our own voice out of what a loudspeaker phone sends back.",
+    )
     ring_s: float = Field(default=0, ge=0, le=60, description="Seconds for which it rings before we answer.")
     destinations: Words = Field(
         default=(),
@@ -400,6 +404,11 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda v: _origins(v))] = Field(
         default=(),
         description="Other sites, `https://host`, whose pages may place calls here; parted by commas.",
+    )
+    echo_guard: bool = Field(
+        default=False,
+        description="Take our own voice out of what callers on the page send back; browsers mostly do so "
+        "themselves.",
     )
     ice_servers: Annotated[tuple[IceServer, ...], NoDecode, BeforeValidator(_ice_servers)] = Field(
         default=(),

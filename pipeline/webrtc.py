@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pipecat.transports.base_transport import BaseTransport
+from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 
 from pipeline import jitter
-from pipeline.call import transport_params
-from pipeline.fader import Fader
 
 
-def webrtc_transport(connection: SmallWebRTCConnection, fader: Fader) -> BaseTransport:
-    """What a ``Call`` needs to run on ``connection``; the call gets the same ``fader``."""
-    transport = SmallWebRTCTransport(connection, params=transport_params(fader))
+def webrtc_transport(connection: SmallWebRTCConnection, params: TransportParams) -> BaseTransport:
+    """What a ``Call`` needs to run on ``connection``; ``params`` are ``pipeline.call.transport_params``."""
+    transport = SmallWebRTCTransport(connection, params=params)
 
     async def connected(_transport: BaseTransport, client: SmallWebRTCConnection) -> None:
         jitter.install(client.pc)

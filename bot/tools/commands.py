@@ -103,6 +103,7 @@ async def _tools(settings: Settings, agent: Agent) -> tuple[dict[str, Tool], lis
 
 
 async def _run(settings: Settings, agent: Agent, name: str, given: Mapping[str, str]) -> tuple[bool, str]:
+    from bot.knowledge.knowledge import Knowledge
     from bot.tools.registry import SHIPPED
     from bot.tools.toolbox import open_toolbox
     from bot.tools.uses import ToolUse
@@ -119,7 +120,8 @@ async def _run(settings: Settings, agent: Agent, name: str, given: Mapping[str, 
         agent = agent.model_copy(update={"tools": (*agent.tools, use)})
     async with (
         voices_for(settings, agent) as voices,
-        open_toolbox(settings.tools, agent, voices) as toolbox,
+        Knowledge(settings.knowledge) as knowledge,
+        open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
         await _ready(toolbox)
         tools = toolbox.tools()

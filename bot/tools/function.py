@@ -24,6 +24,7 @@ from typing import Any, Literal, overload
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from bot.knowledge.knowledge import Answer
 from bot.settings import ToolSettings
 from bot.voices.finder import VoiceFinder
 from pipeline.tools.tool import Line, Tool, ToolError
@@ -58,6 +59,7 @@ class ToolContext:
     time_zone: str = "UTC"  # the agent's (IANA)
     language: str = "en"  # the agent's (BCP 47)
     voices: VoiceFinder | None = None
+    knowledge: Callable[[str], Awaitable[Answer]] | None = None  # asks the agent's own base
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from typing import Any
 from bot.tools.call_control import hang_up, transfer
 from bot.tools.clock import date_time
 from bot.tools.function import BadTool, ToolFunction, tool_of
+from bot.tools.knowledge import search_knowledge
 from bot.tools.search import web_search
 from bot.tools.uses import ToolUse
 from bot.tools.voices import search_voice
 from bot.tools.weather import weather
 
-# The place for every tool that ships, `search_knowledge` among them.
 SHIPPED: dict[str, ToolFunction] = {
-    function.name: function for function in (date_time, weather, web_search, search_voice, hang_up, transfer)
+    function.name: function
+    for function in (date_time, weather, web_search, search_knowledge, search_voice, hang_up, transfer)
 }
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
+from bot.knowledge.knowledge import Knowledge
 from bot.settings import ToolSettings
 from bot.tools import http
 from bot.tools.function import ToolContext
@@ -38,12 +40,16 @@ class Toolbox:
 
 @asynccontextmanager
 async def open_toolbox(
-    settings: ToolSettings, agent: Agent, voices: VoiceFinder | None = None
+    settings: ToolSettings,
+    agent: Agent,
+    voices: VoiceFinder | None = None,
+    knowledge: Knowledge | None = None,
 ) -> AsyncIterator[Toolbox]:
     """The tools of one agent; MCP servers are started, but not waited for. Raises ``BadTool``."""
+    ask = partial(knowledge.search, agent.base) if knowledge else None
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(http.client())
-        context = ToolContext(settings, client, agent.time_zone, agent.language, voices)
+        context = ToolContext(settings, client, agent.time_zone, agent.language, voices, ask)
         own = {
             use.name: find(use, agent.folder).bind(lambda: context, use.options, use.terms)
             for use in agent.tools

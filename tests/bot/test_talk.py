@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
+from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
 from bot.agents import Agent
+from bot.answering import Answering
 from bot.app import create_app
 from bot.engine_process import Engine
 from bot.headset import RATE, Microphone
-from bot.serve import make_call
 from bot.settings import Settings
 from bot.talk import CallFailed, place_call, read_wav
 from bot.tools.toolbox import Toolbox
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
-from pipeline.call import Fader
+from pipeline.call import Call, Fader, transport_params
+from pipeline.memory import Memory
 from pipeline.record import CallRecord
 from pipeline.webrtc import webrtc_transport
 from tests.bot.speaking_engine import SpeakingEngine
@@ -49,23 +51,14 @@ async def parley(
 ) -> AsyncIterator[str]:
     settings = Settings.model_construct(max_calls=max_calls, drain_s=1.0)
     watched = Engine(engine.url)
-    tools = toolbox or Toolbox({})
-    app = create_app(
-        settings,
-        agent,
-        watched,
-        lambda connection, call_id, *_: make_call(
-            webrtc_transport(connection, fader := Fader()),
-            fader,
-            call_id,
-            settings,
-            agent,
-            watched,
-            CallRecord(),
-            tools,
-        ),
-        nothing_known,
-    )
+    here = Answering(settings, agent, watched, Memory("unix:///nowhere"), toolbox or Toolbox({}))
+
+    def call(connection: SmallWebRTCConnection, call_id: str, *_: object) -> Call:
+        fader = Fader()
+        transport = webrtc_transport(connection, transport_params(fader))
+        return here.call(transport, fader, call_id, CallRecord())
+
+    app = create_app(settings, agent, watched, call, nothing_known)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -13,7 +13,7 @@ from av import AudioFrame
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
 from model_runtime.protocol import GROUP_SAMPLES, Done, Respond, Speech
-from pipeline.call import Call, CallAgent, Fader
+from pipeline.call import Call, CallAgent, Fader, transport_params
 from pipeline.jitter import AudioJitterBuffer
 from pipeline.webrtc import webrtc_transport
 from tests.pipeline.scripted_engine import ScriptedEngine, eventually
@@ -67,7 +67,7 @@ async def test_a_greeting_is_heard_and_read_at_the_far_end() -> None:
 
         fader = Fader()
         call = Call(
-            webrtc_transport(near, fader),
+            webrtc_transport(near, transport_params(fader)),
             fader,
             engine.url,
             CallAgent("A", greeting="Good day."),

@@ -1,0 +1,128 @@
+"""An agent who answers: everything its calls are made of, whatever they come in by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
+from pipecat.transports.base_transport import BaseTransport
+from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
+
+from bot.agents import Agent
+from bot.engine_process import Engine, OwnEngine
+from bot.ingress.sip.leg import SipLeg
+from bot.ingress.sip.transport import SipTransport
+from bot.knowledge.knowledge import Knowledge
+from bot.remembering import open_memory, recalled
+from bot.settings import Settings
+from bot.tools.toolbox import Toolbox, open_toolbox
+from bot.tools.voices import voices_for
+from pipeline.agent import CallAgent, CallSettings, SilencePolicy
+from pipeline.call import Call, Fader, transport_params
+from pipeline.memory import Memory, Remembered
+from pipeline.record import CallRecord
+from pipeline.segmenter import SegmenterSettings
+from pipeline.turns import TurnSettings
+from pipeline.webrtc import webrtc_transport
+
+RECONNECT_S = 20.0  # a caller whose engine died waits this long for the next: nano is back in 2 to 10 s
+
+
+@dataclass(frozen=True)
+class Answering:
+    """One agent's. Its calls are returned before they run."""
+
+    settings: Settings
+    agent: Agent
+    engine: Engine
+    memory: Memory
+    toolbox: Toolbox
+
+    def browser_call(
+        self, connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
+    ) -> Call:
+        """A call from a page, in the conversation of that name."""
+        record = CallRecord(remembered, open_memory(self.memory, name, self.agent, self.engine))
+        fader, guard = _ears(self.settings.echo_guard)
+        transport = webrtc_transport(connection, transport_params(fader, guard))
+        return self.call(transport, fader, call_id, record)
+
+    def phone_call(self, leg: SipLeg) -> Call:
+        """A call on the phone. What is said is kept under the call's id."""
+        record = CallRecord(None, open_memory(self.memory, leg.call_id, self.agent, self.engine))
+        fader, guard = _ears(self.settings.sip.echo_guard)
+        return self.call(SipTransport(leg, transport_params(fader, guard)), fader, leg.call_id, record)
+
+    async def recall(self, name: str) -> Remembered | None:
+        """What was said in a conversation; see ``bot.remembering.recalled``."""
+        return await recalled(self.memory, name, self.agent, self.engine)
+
+    def call(self, transport: BaseTransport, fader: Fader, call_id: str, record: CallRecord) -> Call:
+        """A call on ``transport``, which was made with ``fader``."""
+        agent, settings = self.agent, self.settings
+        turns, quiet = settings.turns, agent.silence
+        return Call(
+            transport,
+            fader,
+            self.engine.url,
+            CallAgent(
+                name=agent.name,
+                instructions=agent.instructions,
+                greeting=agent.greeting,
+                voice=agent.voice if self.engine.has_voice(agent.voice) else "",
+                tools=self.toolbox.tools(),
+                agreeing=agent.agreeing_words,
+                silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
+                voice_choice=agent.voice_choice,
+            ),
+            CallSettings(
+                segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
+                turns=TurnSettings(
+                    end_ms=turns.end_ms,
+                    hold_ms=turns.hold_ms,
+                    barge_in_ms=turns.barge_in_ms,
+                    min_speech_ms=turns.min_speech_ms,
+                    max_turn_ms=turns.max_turn_ms,
+                    silence_ms=round(1000 * quiet.after_s) if quiet else 0,
+                ),
+                max_call_s=settings.max_call_s,
+                reconnect_s=RECONNECT_S,
+                connect_timeout_s=settings.connect_timeout_s,
+            ),
+            call_id=call_id,
+            record=record,
+        )
+
+
+@asynccontextmanager
+async def answering(
+    settings: Settings, agent: Agent, engine: Engine, memory: Memory
+) -> AsyncIterator[Answering]:
+    """An agent ready to answer, its tools at hand. Raises ``BadTool``."""
+    async with (
+        voices_for(settings, agent) as voices,
+        Knowledge(settings.knowledge) as knowledge,
+        open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
+    ):
+        yield Answering(settings, agent, engine, memory, toolbox)
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The engine the settings name, or one of our own."""
+    if settings.engine.url:
+        return Engine(settings.engine.url)
+    return OwnEngine(
+        settings.engine, settings.checkpoint, settings.voices_dir, settings.max_calls, settings.log_level
+    )
+
+
+def _ears(guarded: bool) -> tuple[Fader, BaseAudioFilter | None]:
+    """What the call's sound passes through, out and in."""
+    if not guarded:
+        return Fader(), None
+    from pipeline.echo_guard import EchoGuard  # 40 MB of native code that most have no use for
+
+    guard = EchoGuard()
+    return Fader(guard.played), guard

@@ -1,0 +1,21 @@
+"""Looking things up in the agent's own documents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bot.tools.function import ToolContext, tool
+from pipeline.tools.tool import ToolError
+
+Query = Annotated[str, Field(description="What the caller wants to know, in a few words", max_length=500)]
+
+
+# A document may come from anybody, so its words are a stranger's: they must not lead to what is privileged.
+@tool(outside=True, max_chars=4000)
+async def search_knowledge(query: Query, *, context: ToolContext) -> str:
+    """Look something up in our own documents. Answer from what they say, and name the document."""
+    if context.knowledge is None:
+        raise ToolError("there is no knowledge base here.")
+    return (await context.knowledge(query)).said()
