@@ -24,7 +24,16 @@ from bot.engine_probe import EngineUnavailable, ask_engine
 from bot.settings import RedisSettings, Settings, SipSettings, variable
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
-PACKAGES = ("pipecat-ai", "aiortc", "fastapi", "torch", "transformers", "onnxruntime", "numpy")
+PACKAGES = (
+    "pipecat-ai",
+    "aiortc",
+    "baresip-python",
+    "fastapi",
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "numpy",
+)
 CHECKPOINT_S = 600.0  # reading 16 GB from a slow disk
 
 # Run in a process of its own: the bot itself never loads torch.
