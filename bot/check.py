@@ -21,7 +21,8 @@ import redis
 
 from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
-from bot.settings import RedisSettings, Settings, SipSettings, variable
+from bot.ingress.sip.settings import SipSettings
+from bot.settings import RedisSettings, Settings, variable
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
 PACKAGES = (

@@ -16,7 +16,7 @@ from bot.ingress.sip import messages as m
 from bot.ingress.sip.ingress import configuration, hang_up
 from bot.ingress.sip.leg import LegError
 from bot.ingress.sip.phone import Phone, WorkerLeg
-from bot.settings import SipSettings
+from bot.ingress.sip.settings import SipSettings
 from bot.waveform import Pcm
 from model_runtime.protocol import INPUT_RATE
 from model_runtime.training.judge import nearest, recognise
