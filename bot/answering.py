@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from loguru import logger
 from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
 from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
 from bot.agents import Agent
 from bot.engine_process import Engine, OwnEngine
-from bot.ingress.sip.leg import SipLeg
+from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.knowledge.knowledge import Knowledge
 from bot.remembering import open_memory, recalled
@@ -24,6 +25,8 @@ from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
+from pipeline.tools.line import Transfer
+from pipeline.tools.tool import CannotTransfer
 from pipeline.turns import TurnSettings
 from pipeline.webrtc import webrtc_transport
 
@@ -53,14 +56,22 @@ class Answering:
         """A call on the phone. What is said is kept under the call's id."""
         record = CallRecord(None, open_memory(self.memory, leg.call_id, self.agent, self.engine))
         fader, guard = _ears(self.settings.sip.echo_guard)
-        return self.call(SipTransport(leg, transport_params(fader, guard)), fader, leg.call_id, record)
+        transport = SipTransport(leg, transport_params(fader, guard))
+        return self.call(transport, fader, leg.call_id, record, _putting_through(leg))
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
         return await recalled(self.memory, name, self.agent, self.engine)
 
-    def call(self, transport: BaseTransport, fader: Fader, call_id: str, record: CallRecord) -> Call:
-        """A call on ``transport``, which was made with ``fader``."""
+    def call(
+        self,
+        transport: BaseTransport,
+        fader: Fader,
+        call_id: str,
+        record: CallRecord,
+        transfer: Transfer | None = None,
+    ) -> Call:
+        """A call on ``transport``, which was made with ``fader``; ``transfer`` where it can be put through."""
         agent, settings = self.agent, self.settings
         turns, quiet = settings.turns, agent.silence
         return Call(
@@ -93,6 +104,7 @@ class Answering:
             ),
             call_id=call_id,
             record=record,
+            transfer=transfer,
         )
 
 
@@ -107,6 +119,17 @@ async def answering(
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
         yield Answering(settings, agent, engine, memory, toolbox)
+
+
+def _putting_through(leg: SipLeg) -> Transfer:
+    async def transfer(target: str) -> None:
+        try:
+            await leg.transfer(target)
+        except LegError as error:
+            logger.info("the caller could not be put through to {}: {}", target, error)
+            raise CannotTransfer("nobody answers there. The caller is still on the line.") from None
+
+    return transfer
 
 
 def make_engine(settings: Settings) -> Engine:

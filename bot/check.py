@@ -21,10 +21,20 @@ import redis
 
 from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
-from bot.settings import RedisSettings, Settings, SipSettings, variable
+from bot.ingress.sip.settings import SipSettings
+from bot.settings import RedisSettings, Settings, variable
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
-PACKAGES = ("pipecat-ai", "aiortc", "fastapi", "torch", "transformers", "onnxruntime", "numpy")
+PACKAGES = (
+    "pipecat-ai",
+    "aiortc",
+    "baresip-python",
+    "fastapi",
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "numpy",
+)
 CHECKPOINT_S = 600.0  # reading 16 GB from a slow disk
 
 # Run in a process of its own: the bot itself never loads torch.

@@ -12,7 +12,6 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +19,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -29,6 +27,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from bot.ingress.sip.settings import SipSettings
+from bot.setting_group import Group, words
 from pipeline import segmenter, turns
 
 _TURNS = turns.TurnSettings()  # the defaults are the pipeline's own
@@ -43,11 +43,7 @@ class BadSettings(Exception):  # noqa: N818 - reads as what it is wherever it is
     """Some settings cannot be used. The message has a line for each: its variable and what is wrong."""
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class IceServer(_Group):
+class IceServer(Group):
     """One STUN or TURN server, in the terms of W3C's RTCIceServer."""
 
     urls: str | list[str]
@@ -55,7 +51,7 @@ class IceServer(_Group):
     credential: str | None = None
 
 
-class EngineSettings(_Group):
+class EngineSettings(Group):
     """The process that runs the speech model."""
 
     url: str = Field(
@@ -83,7 +79,7 @@ class EngineSettings(_Group):
         return options
 
 
-class TurnSettings(_Group):
+class TurnSettings(Group):
     """When the caller is taken to have begun, paused and finished."""
 
     end_ms: int = Field(
@@ -154,7 +150,7 @@ def _expanded(folder: Path) -> Path:
 Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
-class RedisSettings(_Group):
+class RedisSettings(Group):
     """What remembers calls beyond the process that holds them."""
 
     url: SecretStr = Field(
@@ -187,126 +183,7 @@ class RedisSettings(_Group):
         return url
 
 
-def _words(value: Any) -> Any:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-
-
-def _from_to(value: Any) -> Any:
-    """``20-60`` as two numbers."""
-    return tuple(value.split("-", 1)) if isinstance(value, str) else value
-
-
-FromTo = Annotated[tuple[int, int], NoDecode, BeforeValidator(_from_to)]
-
-
-class SipSettings(_Group):
-    """The phone: who may call, and whom we may."""
-
-    listen: str = Field(
-        default="",
-        description="Where SIP calls are answered: an IPv4 address and a port, `127.0.0.1:5060`. "
-        "Empty: no phone.",
-    )
-    trusted: Words = Field(
-        default=(),
-        validate_default=True,
-        description="Networks that may call, `192.0.2.10,198.51.100.0/24`: your trunk, your PBX. On a "
-        "loopback address only this machine can; on any other, somebody must be named.",
-    )
-    transports: Words = Field(default=("udp", "tcp"), description="SIP over `udp`, `tcp` or both.")
-    agent: str = Field(default="", description="Who answers the phone. Empty: who answers the page.")
-    codecs: Words = Field(
-        default=("opus", "g722", "pcmu", "pcma"), description="What we speak, what we like best first."
-    )
-    rtp_ports: FromTo = Field(
-        default=(10_000, 10_999),
-        description="UDP ports of the calls' audio; two a call, for a firewall to open.",
-    )
-    jitter_ms: FromTo = Field(
-        default=(20, 60), description="How long audio that comes in may be kept back to be even, in ms."
-    )
-    rtp_timeout_s: int = Field(
-        default=20,
-        ge=1,
-        le=3600,
-        description="Seconds without any audio from a phone after which it is gone.",
-    )
-    echo_guard: bool = Field(
-        default=True,
-        description="Take our own voice out of what a loudspeaker phone sends back.",
-    )
-    ring_s: float = Field(default=0, ge=0, le=60, description="Seconds for which it rings before we answer.")
-    destinations: Words = Field(
-        default=(),
-        description="Whom `parley call` may call: `USER@HOST` with `*` for any characters, parted by commas. "
-        "Empty: nobody.",
-    )
-    username: str = Field(default="", description="Who we say we are where we call.")
-    password: SecretStr = Field(
-        default=SecretStr(""), description="... and the password, where one is asked for."
-    )
-
-    @field_validator("listen")
-    @classmethod
-    def _address(cls, listen: str) -> str:
-        if listen:
-            host, _, port = listen.rpartition(":")
-            try:
-                IPv4Address(host)
-                good = 1 <= int(port) <= 65_535
-            except ValueError:
-                good = False
-            if not good:
-                raise ValueError("an IPv4 address and a port, such as 127.0.0.1:5060")
-        return listen
-
-    @field_validator("trusted")
-    @classmethod
-    def _networks(cls, trusted: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        networks = tuple(str(IPv4Network(network)) for network in trusted)  # its ValueError names the fault
-        host = str(info.data.get("listen", "")).rpartition(":")[0]
-        if host and not networks and not IPv4Address(host).is_loopback:
-            raise ValueError(f"nobody is trusted, and {host} can be reached by others; name who may call")
-        if len(networks) > 64:
-            raise ValueError("at most 64 networks")
-        return networks
-
-    @field_validator("transports", "codecs")
-    @classmethod
-    def _known(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        known = ("udp", "tcp") if info.field_name == "transports" else ("opus", "g722", "pcmu", "pcma")
-        names = tuple(dict.fromkeys(name.lower() for name in names))
-        if not names or not set(names) <= set(known):
-            raise ValueError(f"one or more of {', '.join(known)}")
-        return names
-
-    @field_validator("rtp_ports", "jitter_ms")
-    @classmethod
-    def _in_order(cls, pair: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
-        low, high, least, most = *pair, *((1024, 65_535) if info.field_name == "rtp_ports" else (0, 1000))
-        if not least <= low < high <= most:
-            raise ValueError(f"two numbers like {low}-{high}, the lower first, within {least} and {most}")
-        return pair
-
-    @property
-    def host(self) -> str:
-        """Where to listen; empty: nowhere."""
-        return self.listen.rpartition(":")[0]
-
-    @property
-    def networks(self) -> list[str]:
-        """Whose packets are let in."""
-        if self.host and IPv4Address(self.host).is_loopback:
-            return ["0.0.0.0/0"]  # only this machine gets there, by whichever of its addresses
-        return list(self.trusted)
-
-
-class ToolSettings(_Group):
+class ToolSettings(Group):
     """The services that shipped tools ask; see `parley tools list`."""
 
     geocoding_url: str = Field(
@@ -335,7 +212,7 @@ class ToolSettings(_Group):
         return url.rstrip("/")
 
 
-class KnowledgeSettings(_Group):
+class KnowledgeSettings(Group):
     """What agents can look up, and how it is found."""
 
     folder: Folder = Field(
@@ -428,7 +305,7 @@ class Settings(BaseSettings):
 
 def _origins(value: Any) -> Any:
     """As browsers send them: without a slash at the end."""
-    value = _words(value)
+    value = words(value)
     return tuple(str(one).rstrip("/") for one in value) if isinstance(value, tuple) else value
 
 
@@ -489,7 +366,7 @@ def rows(settings: Settings | None = None) -> Iterator[Row]:
 def _rows(defaults: BaseModel, present: BaseModel, path: tuple[str, ...] = ()) -> Iterator[Row]:
     for name, field in type(defaults).model_fields.items():
         default, value = getattr(defaults, name), getattr(present, name)
-        if isinstance(default, _Group):
+        if isinstance(default, Group):
             yield from _rows(default, value, (*path, name))
         else:
             yield Row(variable(*path, name), _text(default), _text(value), field.description or "")

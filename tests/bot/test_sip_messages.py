@@ -22,6 +22,7 @@ TALK: list[m.ToWorker] = [
 NEWS: list[m.FromWorker] = [
     m.Listening("127.0.0.1", 5060),
     m.Failed("because"),
+    m.Alive(),
     m.Incoming("a", "sip:b@c", "sip:d@e", "id"),
     m.Ringing("a"),
     m.Established("a"),

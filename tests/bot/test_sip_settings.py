@@ -9,7 +9,7 @@ import pytest
 from bot import settings as conf
 from bot.check import _phone
 from bot.ingress.sip.outbound import CannotCall, checked
-from bot.settings import SipSettings
+from bot.ingress.sip.settings import SipSettings
 from tests.e2e.server import free_port
 
 

@@ -27,6 +27,7 @@ from tests.e2e.server import free_port
 CODECS = {"pcmu": (8000, 1), "pcma": (8000, 1), "g722": (16_000, 1), "opus": (48_000, 2), "l16": (8000, 1)}
 _NAMES = {"pcmu": "PCMU/8000/1", "pcma": "PCMA/8000/1"}  # share a module; of the others all is offered
 WAIT_S = 30.0
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -129,37 +130,44 @@ def softphone(
     """A softphone that says ``says`` (mono at ``rate`` Hz), then nothing; ``answers``: whoever calls it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rec").mkdir()
-    port, control_port = free_port(), free_port()
     _write_microphone(
         folder / "microphone.wav", np.zeros(0, np.float32) if says is None else says, rate, codec
     )
-    (folder / "config").write_text(_config(folder, port, control_port, codec))
     names = f";audio_codecs={_NAMES[codec]}" if codec in _NAMES else ""
     auto = ";answermode=auto" if answers else ""
-    (folder / "accounts").write_text(f"<sip:alice@127.0.0.1:{port}>;regint=0{names}{auto}\n")
     (folder / "contacts").touch()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["baresip", "-f", str(folder), "-s", "-v"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    phone = None
-    try:
-        phone = SoftPhone(folder, codec, port, _connected(control_port, process))
-        yield phone
-    finally:
-        if phone is not None:
-            phone.close()
-        process.kill()
-        process.wait()
+    for _ in range(ATTEMPTS):
+        port, control_port = free_port(), free_port()
+        (folder / "config").write_text(_config(folder, port, control_port, codec))
+        (folder / "accounts").write_text(f"<sip:alice@127.0.0.1:{port}>;regint=0{names}{auto}\n")
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["baresip", "-f", str(folder), "-s", "-v"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        phone = None
+        try:
+            control = _connected(control_port, process)
+            if control is None:
+                continue
+            phone = SoftPhone(folder, codec, port, control)
+            yield phone
+            return
+        finally:
+            if phone is not None:
+                phone.close()
+            process.kill()
+            process.wait()
+    raise AssertionError(f"the softphone did not start:\n{(folder / 'log').read_text()[-1000:]}")
 
 
-def _connected(port: int, process: subprocess.Popen[bytes]) -> socket.socket:
+def _connected(port: int, process: subprocess.Popen[bytes]) -> socket.socket | None:
+    """Its control port; None if it ended, as it does when somebody was quicker to take a port."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError):
             return socket.create_connection(("127.0.0.1", port))
         time.sleep(0.05)
-    raise AssertionError(f"the softphone did not start ({process.poll()})")
+    return None
 
 
 def _write_microphone(path: Path, says: Pcm, rate: int, codec: str) -> None:

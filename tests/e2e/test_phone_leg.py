@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from bot.ingress.sip import messages as m
 from bot.ingress.sip.ingress import configuration, hang_up
 from bot.ingress.sip.leg import LegError
 from bot.ingress.sip.phone import Phone, WorkerLeg
-from bot.settings import SipSettings
+from bot.ingress.sip.settings import SipSettings
 from bot.waveform import Pcm
 from model_runtime.protocol import INPUT_RATE
 from model_runtime.training.judge import nearest, recognise
@@ -159,6 +161,23 @@ async def test_a_call_that_the_far_end_ends_is_over_here(line: PhoneLine, tmp_pa
         nobody = phone.dial(f"sip:nobody@127.0.0.1:{free_port()}")
         assert not await asyncio.wait_for(nobody.established(), 40)
         assert (await nobody.ended()).reason in ("failed", "refused:408")
+
+
+async def test_a_worker_that_stands_still_is_started_anew(
+    line: PhoneLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with own_phone() as phone:
+        async with calling(phone, line.uri) as caller:
+            monkeypatch.setattr("bot.ingress.sip.phone.MUTE_S", 5.0)
+            first = phone.pid
+            assert first is not None
+            os.kill(first, signal.SIGSTOP)
+            assert (await asyncio.wait_for(caller.leg.ended(), 40)).reason == "worker-died"
+            monkeypatch.undo()
+            await asyncio.wait_for(phone.ready.wait(), 40)
+            assert phone.pid != first
+        async with calling(phone, line.uri) as caller:
+            await caller.until(lambda: bool(caller.tones()), "the greeting")
 
 
 async def test_the_far_end_is_transferred(line: PhoneLine, tmp_path: Path) -> None:

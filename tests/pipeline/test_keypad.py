@@ -20,6 +20,13 @@ def test_an_entry_is_complete_at_the_hash_or_after_a_pause() -> None:
     assert keypad.take(10 * PAUSE) == "7#"
 
 
+def test_somebody_leaning_on_the_phone_enters_only_so_much() -> None:
+    keypad = Keypad()
+    for _ in range(2 * MOST):
+        keypad.press("5", 0)
+    assert keypad.take(PAUSE) == "5" * MOST
+
+
 @given(st.lists(st.tuples(st.sampled_from("0123456789*#"), st.integers(0, 2 * PAUSE)), max_size=80))
 def test_no_key_is_told_twice_and_none_is_lost_before_the_limit(presses: list[tuple[str, int]]) -> None:
     keypad, now, told, pressed = Keypad(), 0, [], ""

@@ -13,8 +13,8 @@ from bot.calls import Calls, Refused
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.leg import LegEnd, SipLeg
 from bot.ingress.sip.phone import Phone, WorkerLeg
-from bot.settings import SipSettings
-from pipeline.call import CallEnd
+from bot.ingress.sip.settings import SipSettings
+from pipeline.call import STOPPING, CallEnd
 
 GOODBYE_S = 3.0  # for a leg to end after it was hung up; its worker is not waited for longer
 
@@ -113,7 +113,7 @@ class _Caller:
         if self._call is None:
             self._leg.hang_up()
         else:
-            await self._call.end("stopping")
+            await self._call.end(STOPPING)
 
 
 async def talk(leg: SipLeg, call: LiveCall) -> CallEnd:

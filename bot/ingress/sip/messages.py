@@ -1,7 +1,7 @@
 """What the media process and the phone's worker say to each other: msgpack frames on a private socket pair.
 
-Each frame is a length (4 bytes, big-endian) and one of the structs below, told apart by its ``type``. Every
-one but the first two names its call. Audio is 20 ms a message: 16 kHz from the line, 24 kHz to it, mono
+Each frame is a length (4 bytes, big-endian) and one of the structs below, told apart by its ``type``. What
+concerns a call names it. Audio is 20 ms a message: 16 kHz from the line, 24 kHz to it, mono
 s16le, so that neither end of the pipeline resamples.
 """
 
@@ -17,6 +17,7 @@ FRAME_MS = 20
 HEARD_BYTES = INPUT_RATE * FRAME_MS // 1000 * 2
 SPOKEN_BYTES = OUTPUT_RATE * FRAME_MS // 1000 * 2
 WINDOW = 3  # frames that may be on their way to the line: 60 ms ride out a stutter, and are soon silent
+ALIVE_EVERY_S = 2.0
 MAX_FRAME_BYTES = 64 * 1024  # no honest frame comes near
 
 
@@ -116,6 +117,10 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     reason: str
 
 
+class Alive(msgspec.Struct, tag="alive", frozen=True):
+    """Every ``ALIVE_EVERY_S``, while the stack does as it is told."""
+
+
 class Incoming(msgspec.Struct, tag="incoming", frozen=True):
     """Somebody calls; they hear it ring (180) already. All strings are the caller's own word."""
 
@@ -187,7 +192,8 @@ class Closed(msgspec.Struct, tag="closed", frozen=True):
     quality: Quality = Quality()
 
 
-FromWorker = Listening | Failed | Incoming | Ringing | Established | Heard | Digit | Held | Outcome | Closed
+CallNews = Ringing | Established | Heard | Digit | Held | Outcome | Closed
+FromWorker = Listening | Failed | Alive | Incoming | CallNews
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

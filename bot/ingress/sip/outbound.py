@@ -14,7 +14,8 @@ from bot.ingress.sip import messages as m
 from bot.ingress.sip.ingress import LiveCall, MakePhoneCall, configuration, hang_up, talk
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.phone import Phone
-from bot.settings import Settings, SipSettings, variable
+from bot.ingress.sip.settings import SipSettings
+from bot.settings import Settings, variable
 from pipeline.call import CallEnd
 
 RING_S = 60.0  # somebody who has not answered by then is not there

@@ -21,6 +21,7 @@ from bot.ingress.sip.leg import LegEnd, LegError, LegEvent
 FIRST_PAUSE_S = 0.2  # before the first restart; doubled at each one that follows soon
 LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0  # a worker that ran this long was well: the next restart is quick again
+MUTE_S = 20.0  # a worker not heard of for so long never will be; it starts in 1 to 10 s
 OUTCOME_S = 65.0  # for the far end to do as asked; the stack itself gives a transfer 60 s
 
 _STATUS = re.compile(r"([3-6]\d\d)\b")
@@ -124,7 +125,7 @@ class WorkerLeg:
 
     # --- what the worker tells -----------------------------------------------------------------------------
 
-    def happened(self, message: m.Outcome | LegEvent) -> None:
+    def happened(self, message: m.CallNews) -> None:
         """The worker's next word on this call."""
         match message:
             case m.Outcome(number=number, error=error):
@@ -244,14 +245,16 @@ class Phone:
                 writer.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Until the worker is gone."""
+        """Until the worker is gone, or has been mute for so long that it never will speak again."""
         deframer = m.Deframer()
         try:
-            while data := await reader.read(1 << 16):
+            while data := await asyncio.wait_for(reader.read(1 << 16), MUTE_S):
                 for body in deframer.feed(data):
                     self._said(m.from_worker.decode(body))
         except (m.BadFrame, msgspec.DecodeError) as error:
             logger.error("the phone's worker does not speak our protocol: {}", error)
+        except TimeoutError:
+            logger.error("the phone's worker has not been heard of for {:g} s", MUTE_S)
         except ConnectionError:
             pass
 
@@ -263,6 +266,8 @@ class Phone:
             case m.Failed(reason):
                 logger.error("phone: {}", reason)
                 self._now(None, reason)
+            case m.Alive():
+                pass
             case m.Incoming():
                 self._on_incoming(self._leg(message.call, message))
             case _:

@@ -166,6 +166,13 @@ class Stack:
                     self._do(line.call_id, line.call.hangup())
                     self._closed(line.call_id, "internal error", _quality(line.call))
 
+    async def beat(self) -> None:
+        """Say again and again that all is well; ends by ``BaresipError`` when it is not."""
+        while True:
+            await self._runtime.set_sip_trace(False)  # the cheapest order that its thread has to answer
+            self._send(m.Alive())
+            await asyncio.sleep(m.ALIVE_EVERY_S)
+
     async def close(self) -> None:
         """Hang up every call and stop the stack."""
         for task in list(self._tasks):

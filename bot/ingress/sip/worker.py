@@ -63,16 +63,14 @@ async def _work(channel: _Channel) -> int:
         channel.send(m.Failed(str(error)))
         await channel.flush()
         return CANNOT_START
-    running = asyncio.create_task(stack.run())
-    serving = asyncio.create_task(_serve(channel, stack, orders))
-    died = asyncio.create_task(stack.died.wait())
-    told = asyncio.create_task(_told_to_stop())
+    work = (stack.run(), stack.beat(), _serve(channel, stack, orders), stack.died.wait(), _told_to_stop())
+    tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        await asyncio.wait({running, serving, died, told}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (running, serving, died, told):
+        for task in tasks:
             task.cancel()
-        outcomes = await asyncio.gather(running, serving, died, told, return_exceptions=True)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         if not stack.died.is_set():
             await stack.close()
     faults = [one for one in outcomes if isinstance(one, Exception)]
