@@ -71,7 +71,7 @@ class Answering:
         record: CallRecord,
         transfer: Transfer | None = None,
     ) -> Call:
-        """A call on ``transport``, which was made with ``fader``; ``transfer`` where it can be put through."""
+        """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
         agent, settings = self.agent, self.settings
         turns, quiet = settings.turns, agent.silence
         return Call(
