@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.int8]
 Vectors = NDArray[np.float32]
-# Elements at a time. As floats they fit into a core's second cache, and there are too few for OpenBLAS to share
-# the work among its threads: those spin, and of two cores that calls need they took 150 ms instead of 10.
+# Elements at a time. As floats they fit into a core's second cache, and are too few for OpenBLAS to share
+# the work among its threads: those spin, and took 150 ms of two cores that calls need instead of 10 of one.
 BLOCK = 1 << 17
 
 
