@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
+from bot import check
 from bot.knowledge.adding import add, files
 from bot.knowledge.base import Base, Hit
 from bot.knowledge.early import EarlySearch
@@ -159,6 +160,24 @@ async def test_other_words_of_the_same_meaning_are_found_with_an_encoder(tmp_pat
             more = [Passage("Shoes and boots that nobody can mend.")]
             store.put("b.md", "d", 1, more, coded(encoder.passages([more[0].text])), encoder.name)
         assert len((await meaning.search("shop", "fix boots")).hits) == 2
+
+
+def test_check_says_how_each_base_is_found(tmp_path: Path) -> None:
+    def said(encoder: str = "") -> list[tuple[str, str]]:
+        settings = KnowledgeSettings(folder=tmp_path, encoder=tmp_path / encoder if encoder else None)
+        return [(finding.state, finding.said) for finding in check._knowledge(settings)]
+
+    assert said() == []
+    with closing(Store(tmp_path, "shop", create=True, writing=True)) as store:
+        store.put("a.md", "d", 1, TOLD)
+    (tmp_path / "broken.knowledge").write_bytes(b"This is no database." * 500)
+    meaning_encoder(tmp_path / "encoder", MEANINGS)
+    (broken, shop) = said()
+    assert (broken[0], "is damaged" in broken[1]) == ("note", True)
+    assert shop == ("ok", "shop: 1 document, found by words")
+    assert said("encoder")[1][0] == "note"
+    assert "without vectors of this encoder: 1" in said("encoder")[1][1]
+    assert "should hold model.onnx" in said("nowhere")[0][1]
 
 
 async def test_another_encoders_vectors_are_passed_over_and_a_broken_one_too(
