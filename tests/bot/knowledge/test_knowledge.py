@@ -11,14 +11,15 @@ import pytest
 from loguru import logger
 
 from bot import check
-from bot.knowledge.adding import add, files
+from bot.knowledge.adding import File, add, files
 from bot.knowledge.base import Base, Hit
 from bot.knowledge.early import EarlySearch
 from bot.knowledge.knowledge import AWAY, NOTHING, Answer, Knowledge, load_encoder
 from bot.knowledge.passages import Passage
 from bot.knowledge.store import KnowledgeError, Store
-from bot.knowledge.vectors import coded
+from bot.knowledge.vectors import Vectors, coded
 from bot.settings import PACKAGE, KnowledgeSettings
+from model_runtime.errors import EncoderError
 from tests.bot.knowledge.encoders import meaning_encoder
 
 SHOP = PACKAGE.parent / "docs" / "bluebird"
@@ -160,6 +161,30 @@ async def test_other_words_of_the_same_meaning_are_found_with_an_encoder(tmp_pat
             more = [Passage("Shoes and boots that nobody can mend.")]
             store.put("b.md", "d", 1, more, coded(encoder.passages([more[0].text])), encoder.name)
         assert len((await meaning.search("shop", "fix boots")).hits) == 2
+
+
+class Failing:
+    """An encoder that was read well and fails at work."""
+
+    name, width = "failing", 4
+
+    def query(self, text: str) -> Vectors:
+        raise EncoderError("model.onnx: failed.")
+
+    def passages(self, texts: list[str]) -> Vectors:
+        raise EncoderError("model.onnx: failed.")
+
+
+def test_an_encoder_that_fails_leaves_the_words(tmp_path: Path, told: list[str]) -> None:
+    (tmp_path / "a.md").write_text("We repair boots.")
+    with closing(Store(tmp_path, "shop", create=True, writing=True)) as store:
+        store.put("b.md", "d", 1, TOLD)
+        with pytest.raises(KnowledgeError, match=r"model\.onnx: failed"):
+            add(store, Failing(), File(tmp_path / "a.md", "a.md"))
+        assert len(store.documents()) == 1
+    with closing(Base(tmp_path, "shop", Failing(), 0.4)) as base:
+        assert base.search("repair boots", 3).hits
+    assert any("by words alone: model.onnx: failed." in line for line in told)
 
 
 def test_check_says_how_each_base_is_found(tmp_path: Path) -> None:
