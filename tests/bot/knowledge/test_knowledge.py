@@ -118,6 +118,17 @@ async def test_damage_within_a_base_is_told_and_ends_no_call(tmp_path: Path) -> 
         assert "is damaged" in (await knowledge.search("shop", "tent")).fault
 
 
+async def test_a_file_that_is_cut_short_in_use_ends_no_process(tmp_path: Path) -> None:
+    with closing(Store(tmp_path, "shop", create=True, writing=True)) as store:
+        store.put("a.md", "d", 1, [Passage(f"Tent {number}, article {number}.") for number in range(2_000)])
+    async with Knowledge(KnowledgeSettings(folder=tmp_path)) as knowledge:
+        assert (await knowledge.search("shop", "tent 7")).hits
+        with (tmp_path / "shop.knowledge").open("r+b") as file:
+            file.truncate(8_192)
+        answers = [await knowledge.search("shop", f"article {number}") for number in range(0, 2_000, 100)]
+    assert any("is damaged" in answer.fault for answer in answers)
+
+
 async def test_the_event_loop_is_free_while_a_search_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
