@@ -5,17 +5,52 @@ One YAML file each, checked when Parley starts, so that a call never finds a bro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+)
+
+from bot.tools.registry import check
+from bot.tools.uses import Agreeing, McpServer, Use
+from pipeline.tools.consent import ENGLISH, AgreeingWords
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class AgentError(Exception):
     """An agent cannot be used. The message names the file, the field and what is wrong with it."""
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):  # the last when it is not found
+        raise ValueError(f"there is no time zone {name!r}; one is written like Europe/Berlin") from None
+    return name
+
+
+class SilencePrompt(BaseModel):
+    """What is said to a caller who has fallen silent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    say: Text = Field(description="The words")
+    after_s: float = Field(default=15, ge=3, le=600, description="Seconds in which neither has spoken")
+    times: int = Field(default=2, ge=0, le=10, description="How often in a row")
+    hang_up: bool = Field(
+        default=False, description="Whether the call is then ended, at the next such silence"
+    )
 
 
 class Agent(BaseModel):
@@ -30,13 +65,37 @@ class Agent(BaseModel):
         default="",
         description="The name of one of the checkpoint's voices, or of the voice library; empty: its default",
     )
-    tools: tuple[Text, ...] = Field(
-        default=(), max_length=0, description="Names of the tools it may call; there are none yet"
+    silence: SilencePrompt | None = Field(
+        default=None, description="What it does about a caller who has fallen silent; nothing: it waits"
+    )
+    voice_choice: bool = Field(
+        default=False, description="Whether callers on the page may have it speak in another voice"
+    )
+    tools: tuple[Use, ...] = Field(default=(), description="The tools it may call, and on what terms")
+    mcp: tuple[McpServer, ...] = Field(default=(), description="MCP servers whose tools it may call")
+    agreeing: Agreeing | None = Field(
+        default=None, description="How its callers say yes, if they do not speak English"
+    )
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = Field(
+        default="UTC", description="Where it is (IANA), for the date and the time"
     )
     language: str = Field(
         default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$", description="What it speaks (BCP 47)"
     )
     examples: tuple[Text, ...] = Field(default=(), description="Things to ask it, shown on the page")
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where its file is, and what it names is seen from."""
+        return self._folder
+
+    @property
+    def agreeing_words(self) -> AgreeingWords:
+        """What its callers say who agree."""
+        if self.agreeing is None:
+            return ENGLISH
+        return AgreeingWords(frozenset(self.agreeing.words), frozenset(self.agreeing.filler))
 
 
 def load_agent(folder: Path, name: str) -> Agent:
@@ -46,7 +105,9 @@ def load_agent(folder: Path, name: str) -> Agent:
         known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml"))) or "none at all"
         raise AgentError(f"There is no agent {name!r} in {folder}; there is: {known}.")
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content: Any = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise AgentError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
@@ -58,10 +119,33 @@ def load_agent(folder: Path, name: str) -> Agent:
     if not isinstance(content, dict):
         raise AgentError(f"{path}: should hold fields, such as 'name: ...', and does not.")
     try:
-        return Agent.model_validate(content)
+        agent = Agent.model_validate(content)
     except ValidationError as error:
-        faults = "; ".join(f"{_field(fault['loc'])}: {_reason(fault)}" for fault in error.errors())
-        raise AgentError(f"{path}: {faults}.") from None
+        faults = [(fault["loc"], _reason(fault)) for fault in error.errors()]
+    else:
+        faults = [(("tools", number), why) for number, why in check(agent.tools, path.parent)]
+    if faults:
+        said = "; ".join(f"{_line(node, place)}{_field(place)}: {why}" for place, why in faults)
+        raise AgentError(f"{path}: {said}.")
+    agent._folder = path.parent
+    return agent
+
+
+def _line(node: yaml.Node | None, place: Sequence[int | str]) -> str:
+    """Where in the file a field is, as far as it is there."""
+    line = None
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == part), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+        else:
+            break
+    return "" if line is None else f"line {line + 1}: "
 
 
 def _where(error: yaml.YAMLError) -> str:
@@ -77,7 +161,9 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 def _reason(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
-        return f"there is no such field (there are {', '.join(Agent.model_fields)})"
+        known = f" (there are {', '.join(Agent.model_fields)})" if len(fault["loc"]) == 1 else ""
+        return f"there is no such field{known}"
     if fault["type"] == "missing":
         return "is missing"
-    return str(fault["msg"])[0].lower() + str(fault["msg"])[1:]
+    said = str(fault["msg"]).removeprefix("Value error, ")
+    return said[0].lower() + said[1:]

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from bot.agents import Agent
 from bot.calls import Calls, Refused
 from bot.engine_process import Engine
+from bot.ingress.sip.ingress import SipIngress
 from bot.ingress.webrtc import (
     BadOffer,
     Candidates,
@@ -60,10 +61,19 @@ class BadRequest(Exception):  # noqa: N818 - the caller's fault
 
 
 def create_app(
-    settings: Settings, agent: Agent, engine: Engine, make_call: MakeCall, recall: Recall
+    settings: Settings,
+    agent: Agent,
+    engine: Engine,
+    make_call: MakeCall,
+    recall: Recall,
+    phone: Callable[[Calls], SipIngress] | None = None,
 ) -> FastAPI:
-    """The application. Its lifespan owns ``engine`` and every call: when it ends, both are gone."""
+    """The application. Its lifespan owns ``engine`` and every call: when it ends, both are gone.
+
+    ``phone`` makes the ingress of callers by phone, whose lifespan it is, too.
+    """
     calls = Calls(settings.max_calls)
+    telephone = phone(calls) if phone else None
     ingress = WebRTCIngress(
         calls,
         make_call,
@@ -74,13 +84,18 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(engine.run(), name="engine")
-        watching.add_done_callback(_report)
+        beside = {watching}
+        if telephone is not None:
+            beside.add(asyncio.create_task(telephone.run(), name="phone"))
+        for task in beside:
+            task.add_done_callback(_report)
         try:
             yield
         finally:
             await calls.drain(settings.drain_s)
-            watching.cancel()
-            await asyncio.wait({watching})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     app = FastAPI(title="Parley", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _add_faults(app)
@@ -139,7 +154,7 @@ def create_app(
 
 def _report(watching: asyncio.Task[None]) -> None:
     if not watching.cancelled() and (error := watching.exception()):
-        logger.opt(exception=error).error("the watch over the engine broke")
+        logger.opt(exception=error).error("the watch over the {} broke", watching.get_name())
 
 
 def _info(settings: Settings, agent: Agent, engine: Engine, calls: Calls) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -23,7 +24,7 @@ from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
 from bot.knowledge.knowledge import load_encoder
 from bot.knowledge.store import KnowledgeError, Store, names
-from bot.settings import KnowledgeSettings, RedisSettings, Settings, variable
+from bot.settings import KnowledgeSettings, RedisSettings, Settings, SipSettings, variable
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
 PACKAGES = ("pipecat-ai", "aiortc", "fastapi", "torch", "transformers", "onnxruntime", "numpy")
@@ -61,6 +62,7 @@ def look(settings: Settings, tell: Callable[[str], None] = lambda what: None) ->
     yield from _versions()
     yield _port(settings)
     yield _address(settings)
+    yield _phone(settings.sip)
     yield _agent(settings)
     if settings.engine.url:
         yield asyncio.run(_engine(settings.engine.url))
@@ -113,6 +115,24 @@ def _address(settings: Settings) -> Finding:
     if not settings.ice_servers:
         said += f"; callers behind NAT need a TURN server ({variable('ice_servers')})"
     return Finding("note", "Address", said)
+
+
+def _phone(settings: SipSettings) -> Finding:
+    if not settings.listen:
+        return Finding("ok", "Phone", f"off; {variable('sip', 'listen')}=127.0.0.1:5060 turns it on")
+    where = f"sip:{settings.listen} ({', '.join(settings.transports)})"
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind is socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, int(settings.listen.rpartition(":")[2])))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return Finding("note", "Phone", f"{where} is taken; is Parley running already?")
+                return Finding("bad", "Phone", f"{where}: {(error.strerror or str(error)).lower()}")
+    who = ", ".join(settings.trusted) if settings.networks == list(settings.trusted) else "this machine only"
+    return Finding("ok", "Phone", f"answers {where}; who may call: {who}")
 
 
 def _agent(settings: Settings) -> Finding:

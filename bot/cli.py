@@ -1,4 +1,4 @@
-"""The command line: ``parley serve``, ``talk``, ``voices``, ``knowledge``, ``check`` and ``settings``.
+"""The command line: ``parley serve``, ``talk``, ``call``, ``voices``, ``tools``, ``knowledge``, ``check`` ...
 
 What goes wrong is said in a sentence, never in a traceback. Commands import what they need when they run, so
 that ``parley --help`` answers at once.
@@ -19,10 +19,11 @@ from rich.table import Column, Table
 from bot import settings as conf
 from bot.console import errors, fail, read_settings
 from bot.knowledge import commands as knowledge
+from bot.tools import commands as tools
 from bot.voices import commands as voices
 
 if TYPE_CHECKING:
-    from bot.talk import CallRecord
+    from bot.talk import PlacedCall
 
 app = typer.Typer(
     add_completion=False,
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="A self-hosted voice bot that answers real calls with one end-to-end speech model.",
 )
 app.add_typer(voices.app, name="voices")
+app.add_typer(tools.app, name="tools")
 app.add_typer(knowledge.app, name="knowledge")
 
 
@@ -100,6 +102,33 @@ def talk(
 
 
 @app.command()
+def call(
+    uri: Annotated[
+        str, typer.Argument(help="Whom to call: sip:USER@HOST, with :PORT and ;transport=tcp if need be.")
+    ],
+    agent: Annotated[str | None, typer.Option(help="Who calls.")] = None,
+) -> None:
+    """Call somebody by phone, and be on the line until they hang up. PARLEY_SIP__DESTINATIONS says whom."""
+    settings = read_settings(agent=agent)
+    from bot import log
+
+    log.set_up(settings.log_level if settings.log_level in ("TRACE", "DEBUG") else "WARNING")
+    from bot.agents import AgentError
+    from bot.ingress.sip.outbound import CannotCall
+    from bot.serve import place
+
+    try:
+        with errors.status("calling", spinner="dots") as status:
+            end = place(settings, uri, lambda what: status.update(what))
+    except (AgentError, CannotCall, conf.BadSettings) as error:
+        fail(str(error))
+    for line in end.conversation.messages():
+        who = "bot" if line["role"] == "assistant" else "they"
+        Console().print(f"{who}: {line['content']}", markup=False, highlight=False)
+    Console().print(f"{end.reason} after {end.seconds:.0f} s", style="dim", highlight=False)
+
+
+@app.command()
 def check() -> None:
     """Say what is fine and what is not: device, checkpoint, ports, Redis, versions."""
     from bot import log
@@ -144,7 +173,7 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _as_json(wav: list[Path], record: CallRecord) -> dict[str, object]:
+def _as_json(wav: list[Path], record: PlacedCall) -> dict[str, object]:
     return {
         "model": {key: record.info.get(key, "") for key in ("checkpoint", "label", "voice", "agent")},
         "setup_ms": round(record.setup_s * 1000),
@@ -168,7 +197,7 @@ def _as_json(wav: list[Path], record: CallRecord) -> dict[str, object]:
     }
 
 
-def _print_call(wav: list[Path], record: CallRecord, out: Path | None) -> None:
+def _print_call(wav: list[Path], record: PlacedCall, out: Path | None) -> None:
     console = Console()
 
     def line(text: str, style: str = "") -> None:

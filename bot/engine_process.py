@@ -7,10 +7,8 @@ answered an ``Open`` with an ``Opened``: that is what the next call will need of
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from typing import Literal
 
 from loguru import logger
 
+from bot.child_process import die_with_parent, ending, stop
 from bot.engine_probe import EngineFull, EngineUnavailable, ask_engine
 from bot.settings import EngineSettings
 from model_runtime.protocol import Opened
@@ -29,7 +28,6 @@ from model_runtime.protocol import Opened
 FIRST_PAUSE_S = 0.5  # before the first restart; doubled at each one that follows soon
 LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0  # an engine that ran this long was well: the next restart is quick again
-STOP_S = 5.0  # from SIGTERM to SIGKILL
 PROBE_EVERY_S = 0.2
 WATCH_EVERY_S = 10.0  # how often an engine is asked whether it is still there
 MUTE = 3  # questions in a row that our own engine leaves unanswered before it is started anew
@@ -125,7 +123,7 @@ class EngineProcess(Engine):
                 return
             if time.monotonic() - born > STEADY_S:
                 pause = self._first_pause_s
-            why = f"The engine stopped ({_ending(code)}) and is being started again."
+            why = f"The engine stopped ({ending(code)}) and is being started again."
             self._now(EngineStatus("down", why, self.status.about))
             self.restarts += 1
             await asyncio.sleep(pause)
@@ -139,7 +137,7 @@ class EngineProcess(Engine):
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         self.pid = child.pid
         logger.info("engine started as process {}", child.pid)
@@ -151,7 +149,7 @@ class EngineProcess(Engine):
             await self._while_it_answers(ended)
             return ended.result() if ended.done() else None
         finally:
-            await _stop(child, ended)
+            await stop(child, ended)
             # What it said last is often why it ended; a grandchild may keep the pipe open, so not for long.
             with suppress(TimeoutError):
                 await asyncio.wait_for(pump, 1.0)
@@ -201,33 +199,6 @@ class EngineProcess(Engine):
             line = line[-4096:]
             for text in [part.strip() for part in whole if part.strip()][-1:]:
                 self._last_words = text.decode(errors="replace")[-500:]
-
-
-async def _stop(child: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
-    if not ended.done():
-        with suppress(ProcessLookupError):
-            child.send_signal(signal.SIGTERM)
-        await asyncio.wait({ended}, timeout=STOP_S)
-    if not ended.done():
-        with suppress(ProcessLookupError):
-            child.kill()
-    with suppress(asyncio.CancelledError):
-        await ended
-
-
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "it did not answer in time"
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-
-
-def _die_with_parent() -> None:
-    """In the child, before exec: have Linux end it should Parley be killed without a chance to stop it.
-
-    prctl(2), PR_SET_PDEATHSIG.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class OwnEngine(EngineProcess):

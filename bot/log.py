@@ -7,7 +7,13 @@ import sys
 
 from loguru import logger
 
-CHATTY = ("pipecat", "aioice", "aiortc", "uvicorn")  # warn of a call without video, of every hang-up, ...
+CHATTY = (
+    "pipecat",
+    "baresip",
+    "aioice",
+    "aiortc",
+    "uvicorn",
+)  # warn of calls without video, of hang-ups, ...
 
 
 def set_up(level: str) -> None:

@@ -6,25 +6,33 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 import uvloop
+from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
-from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 from rich.console import Console
 
 from bot.agents import Agent, load_agent
 from bot.app import create_app
+from bot.calls import Calls
 from bot.engine_process import Engine, EngineStatus, OwnEngine
+from bot.ingress.sip.ingress import SipIngress
+from bot.ingress.sip.leg import SipLeg
+from bot.ingress.sip.outbound import checked, place_call
+from bot.ingress.sip.transport import SipTransport
 from bot.remembering import open_memory, recalled, remembering
 from bot.settings import Settings, variable
-from pipeline.agent import CallAgent, CallSettings
-from pipeline.call import Call, Fader, transport_params
+from bot.tools.toolbox import Toolbox, open_toolbox
+from bot.tools.voices import voices_for
+from pipeline.agent import CallAgent, CallSettings, SilencePolicy
+from pipeline.call import Call, CallEnd, Fader, transport_params
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
 from pipeline.turns import TurnSettings
+from pipeline.webrtc import webrtc_transport
 
 RECONNECT_S = 20.0  # a caller whose engine died waits this long for the next: nano is back in 2 to 10 s
 
@@ -41,23 +49,43 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
-    async with remembering(settings) as memory:
-        await _serve_with(settings, agent, listening, make_engine(settings), memory)
+    on_phone = load_agent(settings.agents_dir, settings.sip.agent) if settings.sip.agent else agent
+    async with (
+        remembering(settings) as memory,
+        voices_for(settings, agent, on_phone) as voices,
+        open_toolbox(settings.tools, agent, voices) as toolbox,
+        open_toolbox(settings.tools, on_phone, voices) as phone_toolbox,
+    ):
+        engine = make_engine(settings)
+
+        def call(leg: SipLeg) -> Call:
+            return make_phone_call(leg, settings, on_phone, engine, memory, phone_toolbox)
+
+        phone = telephone(settings, engine, call) if settings.sip.listen else None
+        await _serve_with(settings, agent, listening, engine, memory, toolbox, phone)
 
 
 async def _serve_with(
-    settings: Settings, agent: Agent, listening: socket.socket, engine: Engine, memory: Memory
+    settings: Settings,
+    agent: Agent,
+    listening: socket.socket,
+    engine: Engine,
+    memory: Memory,
+    toolbox: Toolbox,
+    phone: Callable[[Calls], SipIngress] | None,
 ) -> None:
     def call(
         connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
     ) -> Call:
         record = CallRecord(remembered, open_memory(memory, name, agent, engine))
-        return make_call(connection, call_id, settings, agent, engine, record)
+        fader = Fader()
+        transport = webrtc_transport(connection, fader)
+        return make_call(transport, fader, call_id, settings, agent, engine, record, toolbox)
 
     async def recall(name: str) -> Remembered | None:
         return await recalled(memory, name, agent, engine)
 
-    app = create_app(settings, agent, engine, call, recall)
+    app = create_app(settings, agent, engine, call, recall, phone)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -118,23 +146,76 @@ def make_engine(settings: Settings) -> Engine:
     )
 
 
+def telephone(
+    settings: Settings, engine: Engine, call: Callable[[SipLeg], Call]
+) -> Callable[[Calls], SipIngress]:
+    """The phone of the settings, for whoever counts the calls."""
+    return lambda calls: SipIngress(
+        settings.sip, calls, call, lambda: engine.status.ready, settings.log_level
+    )
+
+
+def make_phone_call(
+    leg: SipLeg, settings: Settings, agent: Agent, engine: Engine, memory: Memory, toolbox: Toolbox
+) -> Call:
+    """A call on ``leg``, not yet running. What is said is kept under the call's id."""
+    fader = Fader()
+    transport = SipTransport(leg, transport_params(fader))
+    record = CallRecord(None, open_memory(memory, leg.call_id, agent, engine))
+    return make_call(transport, fader, leg.call_id, settings, agent, engine, record, toolbox)
+
+
+def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
+    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``CannotCall``."""
+    agent = load_agent(settings.agents_dir, settings.agent)
+    allowed = checked(uri, settings.sip.destinations)
+
+    async def call() -> CallEnd:
+        engine = make_engine(settings)
+        async with (
+            remembering(settings) as memory,
+            voices_for(settings, agent) as voices,
+            open_toolbox(settings.tools, agent, voices) as toolbox,
+        ):
+            return await place_call(
+                allowed,
+                settings,
+                engine,
+                lambda leg: make_phone_call(leg, settings, agent, engine, memory, toolbox),
+                tell,
+            )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(call())
+
+
 def make_call(
-    connection: SmallWebRTCConnection,
+    transport: BaseTransport,
+    fader: Fader,
     call_id: str,
     settings: Settings,
     agent: Agent,
     engine: Engine,
     record: CallRecord,
+    toolbox: Toolbox,
 ) -> Call:
-    """A call on ``connection``, not yet running."""
-    turns = settings.turns
+    """A call on ``transport``, made with ``fader``; not yet running."""
+    turns, quiet = settings.turns, agent.silence
     voice = agent.voice if engine.has_voice(agent.voice) else ""
-    fader = Fader()
     return Call(
-        SmallWebRTCTransport(connection, params=transport_params(fader)),
+        transport,
         fader,
         engine.url,
-        CallAgent(name=agent.name, instructions=agent.instructions, greeting=agent.greeting, voice=voice),
+        CallAgent(
+            name=agent.name,
+            instructions=agent.instructions,
+            greeting=agent.greeting,
+            voice=voice,
+            tools=toolbox.tools(),
+            agreeing=agent.agreeing_words,
+            silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
+            voice_choice=agent.voice_choice,
+        ),
         CallSettings(
             segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
             turns=TurnSettings(
@@ -143,6 +224,7 @@ def make_call(
                 barge_in_ms=turns.barge_in_ms,
                 min_speech_ms=turns.min_speech_ms,
                 max_turn_ms=turns.max_turn_ms,
+                silence_ms=round(1000 * quiet.after_s) if quiet else 0,
             ),
             max_call_s=settings.max_call_s,
             reconnect_s=RECONNECT_S,

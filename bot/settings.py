@@ -12,6 +12,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -186,6 +187,150 @@ class RedisSettings(_Group):
         return url
 
 
+def _words(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+def _from_to(value: Any) -> Any:
+    """``20-60`` as two numbers."""
+    return tuple(value.split("-", 1)) if isinstance(value, str) else value
+
+
+FromTo = Annotated[tuple[int, int], NoDecode, BeforeValidator(_from_to)]
+
+
+class SipSettings(_Group):
+    """The phone: who may call, and whom we may."""
+
+    listen: str = Field(
+        default="",
+        description="Where SIP calls are answered: an IPv4 address and a port, `127.0.0.1:5060`. "
+        "Empty: no phone.",
+    )
+    trusted: Words = Field(
+        default=(),
+        validate_default=True,
+        description="Networks that may call, `192.0.2.10,198.51.100.0/24`: your trunk, your PBX. On a "
+        "loopback address only this machine can; on any other, somebody must be named.",
+    )
+    transports: Words = Field(default=("udp", "tcp"), description="SIP over `udp`, `tcp` or both.")
+    agent: str = Field(default="", description="Who answers the phone. Empty: who answers the page.")
+    codecs: Words = Field(
+        default=("opus", "g722", "pcmu", "pcma"), description="What we speak, what we like best first."
+    )
+    rtp_ports: FromTo = Field(
+        default=(10_000, 10_999),
+        description="UDP ports of the calls' audio; two a call, for a firewall to open.",
+    )
+    jitter_ms: FromTo = Field(
+        default=(20, 60), description="How long audio that comes in may be kept back to be even, in ms."
+    )
+    rtp_timeout_s: int = Field(
+        default=20,
+        ge=1,
+        le=3600,
+        description="Seconds without any audio from a phone after which it is gone.",
+    )
+    ring_s: float = Field(default=0, ge=0, le=60, description="Seconds for which it rings before we answer.")
+    destinations: Words = Field(
+        default=(),
+        description="Whom `parley call` may call: `USER@HOST` with `*` for any characters, parted by commas. "
+        "Empty: nobody.",
+    )
+    username: str = Field(default="", description="Who we say we are where we call.")
+    password: SecretStr = Field(
+        default=SecretStr(""), description="... and the password, where one is asked for."
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, listen: str) -> str:
+        if listen:
+            host, _, port = listen.rpartition(":")
+            try:
+                IPv4Address(host)
+                good = 1 <= int(port) <= 65_535
+            except ValueError:
+                good = False
+            if not good:
+                raise ValueError("an IPv4 address and a port, such as 127.0.0.1:5060")
+        return listen
+
+    @field_validator("trusted")
+    @classmethod
+    def _networks(cls, trusted: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        networks = tuple(str(IPv4Network(network)) for network in trusted)  # its ValueError names the fault
+        host = str(info.data.get("listen", "")).rpartition(":")[0]
+        if host and not networks and not IPv4Address(host).is_loopback:
+            raise ValueError(f"nobody is trusted, and {host} can be reached by others; name who may call")
+        if len(networks) > 64:
+            raise ValueError("at most 64 networks")
+        return networks
+
+    @field_validator("transports", "codecs")
+    @classmethod
+    def _known(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        known = ("udp", "tcp") if info.field_name == "transports" else ("opus", "g722", "pcmu", "pcma")
+        names = tuple(dict.fromkeys(name.lower() for name in names))
+        if not names or not set(names) <= set(known):
+            raise ValueError(f"one or more of {', '.join(known)}")
+        return names
+
+    @field_validator("rtp_ports", "jitter_ms")
+    @classmethod
+    def _in_order(cls, pair: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+        low, high, least, most = *pair, *((1024, 65_535) if info.field_name == "rtp_ports" else (0, 1000))
+        if not least <= low < high <= most:
+            raise ValueError(f"two numbers like {low}-{high}, the lower first, within {least} and {most}")
+        return pair
+
+    @property
+    def host(self) -> str:
+        """Where to listen; empty: nowhere."""
+        return self.listen.rpartition(":")[0]
+
+    @property
+    def networks(self) -> list[str]:
+        """Whose packets are let in."""
+        if self.host and IPv4Address(self.host).is_loopback:
+            return ["0.0.0.0/0"]  # only this machine gets there, by whichever of its addresses
+        return list(self.trusted)
+
+
+class ToolSettings(_Group):
+    """The services that shipped tools ask; see `parley tools list`."""
+
+    geocoding_url: str = Field(
+        default="https://geocoding-api.open-meteo.com",
+        description="Where `weather` finds places: Open-Meteo's, or one that speaks its protocol.",
+    )
+    forecast_url: str = Field(
+        default="https://api.open-meteo.com", description="Where `weather` gets its forecasts, likewise."
+    )
+    search_provider: Literal["searxng", "tavily", "brave"] = Field(
+        default="searxng", description="Whom `web_search` asks."
+    )
+    searxng_url: str = Field(
+        default="", description="Your SearXNG, with the JSON format enabled: `http://host:8888`."
+    )
+    tavily_url: str = Field(default="https://api.tavily.com", description="Tavily's address.")
+    tavily_key: SecretStr = Field(default=SecretStr(""), description="Key for Tavily.")
+    brave_url: str = Field(default="https://api.search.brave.com", description="Brave Search's address.")
+    brave_key: SecretStr = Field(default=SecretStr(""), description="Key for Brave Search.")
+
+    @field_validator("geocoding_url", "forecast_url", "searxng_url", "tavily_url", "brave_url")
+    @classmethod
+    def _scheme(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("should begin with http:// or https://")
+        return url.rstrip("/")
+
+
 class KnowledgeSettings(_Group):
     """What agents can look up, and how it is found."""
 
@@ -266,14 +411,10 @@ class Settings(BaseSettings):
     )
     engine: EngineSettings = EngineSettings()
     redis: RedisSettings = RedisSettings()
+    sip: SipSettings = SipSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
     turns: TurnSettings = TurnSettings()
-
-
-def _words(value: Any) -> Any:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
+    tools: ToolSettings = ToolSettings()
 
 
 def _origins(value: Any) -> Any:
@@ -350,6 +491,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, SecretStr):
         return str(value)  # stars, or nothing: a password is never printed
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(item, int) for item in value):
+        return f"{value[0]}-{value[1]}"
     if isinstance(value, tuple):
         return ",".join(_text(item) for item in value)
     if isinstance(value, IceServer):

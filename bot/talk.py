@@ -68,7 +68,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class CallRecord:
+class PlacedCall:
     """A whole call: both sides as mono float32 at ``rate`` Hz on one clock, and what came beside them."""
 
     rate: int
@@ -216,7 +216,7 @@ async def place_call(
     quiet_s: float = QUIET_S,
     answer_s: float = ANSWER_S,
     on_turn: Callable[[str], None] = lambda what: None,
-) -> CallRecord:
+) -> PlacedCall:
     """Call Parley at ``url``, ask ``questions`` (mono float32, 48 kHz) one after another, hang up.
 
     With ``greeting`` the bot is heard out first; without, the first question comes ``wait_s`` seconds after
@@ -254,7 +254,7 @@ def _base(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
-def _record(caller: Caller, spans: list[tuple[int, int]], setup_s: float) -> CallRecord:
+def _record(caller: Caller, spans: list[tuple[int, int]], setup_s: float) -> PlacedCall:
     """Lay both sides on one clock, which starts where the microphone's first sample does."""
     assert caller.microphone.began is not None  # it has been waited for
     # A packet leaves when its last sample has been spoken, so its samples lie in the 20 ms before.
@@ -265,7 +265,7 @@ def _record(caller: Caller, spans: list[tuple[int, int]], setup_s: float) -> Cal
     messages = [Message(at - began, data) for at, data in caller.messages]
     bounds = [*(start for start, _ in spans), len(bot)]
     stamps = sorted(caller.listener.arrivals)
-    return CallRecord(
+    return PlacedCall(
         rate=RATE,
         caller=said,
         bot=bot,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-VERSION = 2
+VERSION = 3
 INPUT_RATE = 16_000  # Hz, mono s16le, what the audio encoder hears
 OUTPUT_RATE = 24_000  # Hz, mono s16le, what the vocoder makes
 GROUP_MS = 160  # one TA4 group: 4 audio tokens at 25 Hz
@@ -69,6 +69,7 @@ class HistoryEntry(msgspec.Struct, tag="history_entry", frozen=True, omit_defaul
     kept: bool = False  # never shortened: instructions and tools
     turn: int = -1  # the response it belongs to
     heard: bool = False  # the caller's side of it
+    result: str = ""  # the ``ToolResult.id`` of what a tool returned
 
 
 class Audio(msgspec.Struct, tag="audio", frozen=True):
@@ -91,11 +92,15 @@ class Respond(msgspec.Struct, tag="respond", frozen=True, omit_defaults=True):
     think: bool = False
 
 
-class ToolResult(msgspec.Struct, tag="tool_result", frozen=True):
-    """What a tool returned, to be read by the model in its next response. ``content`` is untrusted text."""
+class ToolResult(msgspec.Struct, tag="tool_result", frozen=True, omit_defaults=True):
+    """What a tool returned, to be read by the model in its next response. ``content`` is untrusted text.
+
+    ``id`` comes back in the ``HistoryEntry``: from then on no engine's end can lose the result.
+    """
 
     name: str
     content: str
+    id: str = ""
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from model_runtime.protocol import Sampling
 from pipeline.segmenter import SegmenterSettings
+from pipeline.tools.consent import ENGLISH, AgreeingWords
+from pipeline.tools.tool import Tool
 from pipeline.turns import TurnSettings
 
 
 @dataclass(frozen=True)
-class Tool:
-    """Something the agent can do. ``run`` gets the model's arguments and returns what the model will read."""
+class SilencePolicy:
+    """What is done about a caller who has fallen silent (``TurnSettings.silence_ms``).
 
-    schema: dict[str, Any]  # OpenAI-style: {"type": "function", "function": {"name": ..., "parameters": ...}}
-    run: Callable[[dict[str, Any]], Awaitable[str]]
+    ``words`` are said up to ``times`` times in a row; then the call is ended, if ``hang_up``.
+    """
+
+    words: str
+    times: int = 2
+    hang_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,9 @@ class CallAgent:
     voice: str = ""  # empty: the checkpoint's own
     tools: Mapping[str, Tool] = field(default_factory=dict)  # by the name in the schema
     sampling: Sampling = field(default_factory=Sampling)
+    silence: SilencePolicy | None = None
+    voice_choice: bool = False  # whether callers may choose another voice
+    agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,10 @@ class CallSettings:
     reconnect_s: float = 10.0  # how long a lost engine is waited for
     reconnect_every_s: float = 0.25
     tool_timeout_s: float = 30.0
+    transcript_s: float = 5.0  # how long a tool that needs the caller's yes waits for their words
+    tool_end_s: float = 5.0  # for tools under way to finish after the end of the call
     max_call_s: float = 1800.0
     connect_timeout_s: float = 30.0  # until the caller's first audio
     dead_peer_s: float = (
         5.0  # without any audio from the caller (silence is audio: a peer sends it all the time)
     )
-    jitter_buffer: bool = True  # our own on WebRTC receivers, instead of aiortc's

@@ -18,6 +18,7 @@ from pipecat.utils.text.base_text_aggregator import TextType
 from model_runtime.protocol import OUTPUT_RATE, Done, Speech, ToolCall
 from pipeline.conversation import Exchange
 from pipeline.engine_client import EngineClient
+from pipeline.fader import AnswerBegins
 from pipeline.ledger import Ledger
 from pipeline.turns import Speculate
 
@@ -29,16 +30,26 @@ class Answer:
     turn: int
     client: EngineClient  # the session it is made in: a later session knows nothing of it
     asked: Speculate  # what it answers
+    again: bool  # another answer to it was settled, and died with the engine
+    prompt: str | None  # what it answers instead of speech
     to_voice: bool  # answers the caller's speech, not a prompt
     caller_ended: float = 0.0  # when the caller's last voiced sample arrived, in the stage's clock (s)
     may_speak: bool = False
     started: bool = False  # frames of it have gone to the output
+    sees_prompt: bool = True  # whatever waits to be answered was in the history when it was begun
     sounded: bool = False  # the transport has written some of it
     done: Done | None = None
     transcript: str | None = None
     tool_calls: list[ToolCall] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
     _held: list[Speech] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Made to its own end and heard to it: only then does the history have it with its tool calls."""
+        done, ledger = self.done, self.ledger
+        natural = self.may_speak and done is not None and done.reason in ("end", "silent")
+        return natural and ledger.complete and ledger.heard_groups >= ledger.groups
 
     def take(self, speech: Speech) -> list[Frame]:
         """A piece from the engine: held until the answer may speak."""
@@ -78,7 +89,7 @@ class Answer:
         context = str(self.turn)
         if not self.started:
             self.started = True
-            frames += [LLMFullResponseStartFrame(), TTSStartedFrame(context_id=context)]
+            frames += [AnswerBegins(), LLMFullResponseStartFrame(), TTSStartedFrame(context_id=context)]
         for piece in self.ledger.queue(len(speech.pcm) // 2, speech.groups, speech.group_text):
             if piece.stop > piece.start:
                 pcm = speech.pcm[piece.start * 2 : piece.stop * 2]

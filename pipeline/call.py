@@ -11,22 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loguru import logger
+from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.workers.runner import WorkerRunner
 
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE, HistoryEntry
-from pipeline import jitter
-from pipeline.agent import CallAgent, CallSettings, Tool
+from pipeline.agent import CallAgent, CallSettings
 from pipeline.conversation import Conversation
 from pipeline.fader import Fader
 from pipeline.page_messages import PageMessage
 from pipeline.playback import PlaybackTap
 from pipeline.record import CallRecord
 from pipeline.speech_stage import SpeechStage
+from pipeline.tools.line import Transfer
 
-__all__ = ["STOPPING", "Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "Tool", "transport_params"]
+__all__ = ["STOPPING", "Call", "CallAgent", "CallEnd", "CallSettings", "Fader", "transport_params"]
 
 WATCH_EVERY_S = 0.5
 STOPPING = "stopping"  # the reason of an end that is Parley's own
@@ -34,15 +35,16 @@ ACCOUNT_S = 0.2  # for the engine's account of an answer cut short by the end to
 LAST_WORDS_S = 0.5  # for a last notice to reach the page before the connection closes
 
 
-def transport_params(fader: Fader) -> TransportParams:
+def transport_params(fader: Fader, guard: BaseAudioFilter | None = None) -> TransportParams:
     """What every ingress gives its transport: the engine's rates, chunks small enough to stop quickly.
 
-    The call gets the same ``fader``.
+    The call gets the same ``fader``. A ``guard`` cleans what is heard; the fader tells it what is played.
     """
     return TransportParams(
         audio_in_enabled=True,
         audio_in_sample_rate=INPUT_RATE,
         audio_in_channels=1,
+        audio_in_filter=guard,
         audio_out_enabled=True,
         audio_out_sample_rate=OUTPUT_RATE,
         audio_out_channels=1,
@@ -57,7 +59,7 @@ class CallEnd:
     """How a call ended.
 
     ``reason``: "hung-up", "max-duration", "dead-peer", "no-peer", "engine-gone", "refused:CODE", "stopping",
-    "failed", or what whoever ended it said.
+    "failed", "bot-hung-up", "transferred", or what whoever ended it said.
     """
 
     call_id: str
@@ -65,6 +67,7 @@ class CallEnd:
     seconds: float
     conversation: Conversation
     history: list[HistoryEntry] = field(default_factory=list)  # as the engine read it
+    facts: dict[str, str] = field(default_factory=dict)  # what else a call that goes on from here must know
 
 
 class Call:
@@ -78,6 +81,7 @@ class Call:
         settings: thresholds and timeouts.
         on_event: gets every message the page gets (``pipeline.page_messages``), for logs and metrics.
         call_id: names the call in logs and to the engine; made up if empty.
+        transfer: puts the caller through, where the ingress can.
         record: what was said before, and where what is said now is kept; its end is the call's.
     """
 
@@ -91,6 +95,7 @@ class Call:
         on_event: Callable[[PageMessage], None] | None = None,
         call_id: str = "",
         record: CallRecord | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
         """See the class."""
         self._record = record or CallRecord()
@@ -104,6 +109,7 @@ class Call:
             record=self._record,
             fader=fader,
             hang_up=self.end,
+            transfer=transfer,
             on_event=on_event,
         )
         self._worker = PipelineWorker(
@@ -116,7 +122,6 @@ class Call:
         self._began = time.monotonic()
         self._ending = asyncio.Event()
         self._reason = ""
-        transport.add_event_handler("on_client_connected", self._on_connected)
         transport.add_event_handler("on_client_disconnected", self._on_disconnected)
 
     @property
@@ -136,6 +141,7 @@ class Call:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+            await self._stage.dialogue.desk.close()
             self._record.close()
         return CallEnd(
             self.call_id,
@@ -143,6 +149,7 @@ class Call:
             time.monotonic() - self._began,
             self._record.conversation,
             self._record.history,
+            self._record.facts,
         )
 
     async def end(self, reason: str = "ended") -> None:
@@ -184,11 +191,6 @@ class Call:
         elif heard_at is not None and now - heard_at > settings.dead_peer_s:
             await self._stage.say_notice("error", "Nothing was received from you any more.", True)
             await self.end("dead-peer")
-
-    async def _on_connected(self, _transport: BaseTransport, client: Any) -> None:
-        peer = getattr(client, "pc", None)  # WebRTC alone has a peer connection
-        if peer is not None and self._settings.jitter_buffer:
-            jitter.install(peer)
 
     async def _on_disconnected(self, _transport: BaseTransport, _client: Any) -> None:
         await self.end("hung-up")

@@ -20,7 +20,7 @@ class Exchange:
     bot: str = ""
     heard_groups: int = 0
     interrupted: bool = False
-    spoken: bool = True  # False: answers a prompt, so the caller said nothing
+    spoken: bool = True  # False: answers a prompt; then ``caller`` is what they pressed on the phone, if that
 
 
 @dataclass
@@ -41,11 +41,16 @@ class Conversation:
                 return True
         return False
 
+    def unheard(self, turn: int) -> bool:
+        """Whether the caller's words of ``turn`` are not known yet."""
+        exchange = next((one for one in reversed(self.exchanges) if one.turn == turn), None)
+        return exchange is not None and exchange.caller is None
+
     def messages(self) -> list[dict[str, str]]:
         """The record in the chat form pipecat and text models use. Speech not transcribed is ``[speech]``."""
         messages: list[dict[str, str]] = []
         for exchange in self.exchanges:
-            if exchange.spoken:
+            if exchange.spoken or exchange.caller is not None:
                 caller = "[speech]" if exchange.caller is None else exchange.caller
                 messages.append({"role": "user", "content": caller})
             if exchange.bot:

@@ -27,23 +27,26 @@ from model_runtime.protocol import (
     Respond,
     Speech,
     ToolCall,
-    ToolResult,
     Transcript,
 )
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
+from pipeline.chosen_voice import ChosenVoice
 from pipeline.engine_client import EngineClient, EngineGone
+from pipeline.keypad import Keypad
 from pipeline.output import Output
 from pipeline.recent import RecentAudio
 from pipeline.record import CallRecord
 from pipeline.segmenter import Segmenter, SpeechStart
-from pipeline.tool_runner import run_tool
+from pipeline.tools.desk import ToolDesk
+from pipeline.tools.line import CallLine
 from pipeline.turns import (
     Action,
     Drop,
     Duck,
     Event,
+    FallenSilent,
     Finished,
     Heard,
     Hold,
@@ -61,6 +64,8 @@ from pipeline.turns import (
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
+SILENCE_INSTRUCTION = "The caller has been silent for a while. Say these words: {words}"
+KEYS_INSTRUCTION = "The caller pressed these keys on the phone: {keys}"
 
 
 class Dialogue:
@@ -84,6 +89,9 @@ class Dialogue:
     ) -> None:
         """See the class."""
         self.record = record
+        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell)
+        self.line = CallLine(output, lambda: self._turns.idle, self.chosen_voice)
+        self.desk = ToolDesk(agent, settings, record, self.line, self._tell, self._tool_news)
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
         self._agent = agent
         self._settings = settings
@@ -91,12 +99,20 @@ class Dialogue:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._segmenter = Segmenter(settings.segmenter)
-        self._turns = Turns(settings.turns)
+        self._turns = Turns(settings.turns, record.next_turn)
+        self._keypad = Keypad()
+        self._keyed: str | None = None  # what the prompt at hand says that the caller pressed
         self._recent = RecentAudio(RECENT_S * INPUT_RATE)
         self._unanswered: Speculate | None = None  # what the caller said and no engine lived to answer
         self._client: EngineClient | None = None
         self._session_start = 0  # where on the call's clock the engine session's clock is 0
         self._answer: Answer | None = None
+        self._unaccounted: dict[
+            int, Speculate
+        ] = {}  # asked for tools; the engine has not said it knows the turn
+        self._again = False  # such a turn died with the engine, and what it answered is to be answered again
+        self._sent: set[str] = set()  # results of tools that this session was given
+        self._over = False
         self._prompt: str | None = None  # waits for the floor to be free; "" answers the history as it stands
 
     # --- the caller ----------------------------------------------------------------------------------------
@@ -111,9 +127,28 @@ class Dialogue:
                 await self._handle(event)
                 await self._output.caller_speaks(isinstance(event, SpeechStart))
             await self._handle(Tick(self._segmenter.position, self._segmenter.voiced))
-            if self._prompt is not None and self._client and self._turns.idle:
-                await self._handle(Prompt())
-                self._prompt = None
+            if self._client and self._turns.idle and not self.line.over:
+                await self._prompted()
+
+    async def key_pressed(self, key: str) -> None:
+        """The caller pressed a key of their phone; an entry is answered once the floor is free."""
+        async with self._lock:
+            self._keypad.press(key, self._segmenter.position)
+
+    async def voice_wished(self, voice: str) -> None:
+        """The caller would like another voice, one of those they were offered."""
+        async with self._lock:
+            if self._agent.voice_choice and self._client and voice in self._client.opened.voices:
+                await self.chosen_voice.choose(voice)
+
+    async def _prompted(self) -> None:
+        """Have the prompt that waits answered, or else what was entered on the keypad."""
+        if self._prompt is None and (keys := self._keypad.take(self._segmenter.position)):
+            self._prompt = KEYS_INSTRUCTION.format(keys=" ".join(keys))
+            self._keyed = f"[keys {keys}]"
+        if self._prompt is not None:
+            await self._handle(Prompt())
+            self._prompt = self._keyed = None
 
     async def interrupted(self) -> None:
         """Somebody else in the pipeline interrupts: what was pushed is silenced already."""
@@ -129,6 +164,9 @@ class Dialogue:
     async def _do(self, action: Action, broadcast: bool) -> None:
         if isinstance(action, Speculate):
             self._speculate(action)
+            return
+        if isinstance(action, FallenSilent):
+            await self._fallen_silent(action.times)
             return
         answer = self._answer
         if answer is None or answer.turn != action.turn:
@@ -147,6 +185,15 @@ class Dialogue:
             case Resume():
                 self._output.fader.resume()
 
+    async def _fallen_silent(self, times: int) -> None:
+        policy = self._agent.silence
+        if policy is None or self._client is None or self._prompt is not None or self.line.over:
+            return
+        if times <= policy.times:
+            self._prompt = SILENCE_INSTRUCTION.format(words=policy.words)
+        elif policy.hang_up:
+            await self._output.end("silent-caller", "Nothing was heard from you, so this call has ended.")
+
     def _speculate(self, action: Speculate) -> None:
         asked = action if self._unanswered is None else action.after(self._unanswered)
         begun, client = self._session_start, self._client
@@ -164,16 +211,21 @@ class Dialogue:
             turn=action.turn,
             client=client,
             asked=asked,
+            again=self._again,
+            prompt=None if spans else self._prompt,
             to_voice=bool(spans),
             caller_ended=(self.last_audio_at or 0.0) - since_ended,
+            transcript=None if spans else self._keyed,
         )
         text = "" if spans else (self._prompt or "")
         transcribe = bool(spans) and client.opened.transcribes
         self._send(Respond(action.turn, spans=spans, text=text, transcribe=transcribe))
 
     async def _speak(self, answer: Answer) -> None:
+        self._again = False
         if answer.to_voice:
-            self._prompt = None  # this answer sees what the prompt was about
+            if answer.sees_prompt:
+                self._prompt = None
             self._unanswered = None
         frames = answer.release()
         if answer.transcript is not None:
@@ -195,8 +247,9 @@ class Dialogue:
         self._answer = None
         heard = answer.ledger.heard_groups
         if heard or answer.to_voice:
-            self._send(Commit(answer.turn, heard), answer.client)
+            self._send(Commit(answer.turn, -1 if answer.whole else heard), answer.client)
             self.record.add(answer.exchange(interrupted=True))
+            self._run_tools(answer)
         else:
             self._send(protocol.Drop(answer.turn), answer.client)
         await self._silence(answer, broadcast)
@@ -212,6 +265,7 @@ class Dialogue:
     async def hang_up(self) -> bool:
         """The call is about to end: settle the answer going on as one cut short here, if there is one."""
         async with self._lock:
+            self._over = True
             if self._answer is None:
                 return False
             self._turns.handle(Reset())
@@ -219,6 +273,16 @@ class Dialogue:
             return True
 
     # --- the engine ----------------------------------------------------------------------------------------
+
+    @property
+    def voice(self) -> str:
+        """``SessionListener``: the agent's, or one chosen in the call."""
+        return self.chosen_voice.name
+
+    async def voice_refused(self, reason: str) -> None:
+        """``SessionListener``: another one, then."""
+        async with self._lock:
+            await self.chosen_voice.refused(reason)
 
     @property
     def history(self) -> list[HistoryEntry]:
@@ -232,11 +296,16 @@ class Dialogue:
             self._session_start = self._recent.begin
             if self._recent.pcm:
                 self._send(Audio(self._recent.pcm))
-            if self._unanswered is not None:
+            self._sent.clear()
+            self._lose_unaccounted()
+            delivered = self._deliver()
+            waits = self._again and self.record.tools.running
+            if (self._unanswered is not None or delivered) and not waits:
                 self._prompt = ""
             elif self._agent.greeting and not self.record.greeted:
                 self._prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
             opened = client.opened
+            self.chosen_voice.spoken = opened.voice
             await self._output.tell(
                 page.CallInfo(
                     checkpoint=opened.checkpoint,
@@ -245,6 +314,7 @@ class Dialogue:
                     voice=opened.voice,
                     agent=self._agent.name,
                     transcribes=opened.transcribes,
+                    voices=opened.voices if self._agent.voice_choice else [],
                 )
             )
             if again:
@@ -256,11 +326,10 @@ class Dialogue:
             self._client = None
             self._turns.handle(Reset())
             if (answer := self._answer) is not None:
-                if answer.to_voice and not answer.ledger.heard_groups:
-                    self._unanswered = answer.asked
-                    await self._withdraw(answer)
-                else:
-                    await self._stop_answer(answer)
+                unheard = not answer.ledger.heard_groups
+                if unheard or answer.tool_calls:
+                    self._owe(answer)
+                await (self._withdraw(answer) if unheard else self._stop_answer(answer))
             text = "The speech engine stopped and is being started again. One moment, please."
             await self._output.tell(page.Notice("error", text))
 
@@ -279,6 +348,8 @@ class Dialogue:
         match event:
             case HistoryEntry():
                 self.record.enter(event)
+                if not event.heard:
+                    self._unaccounted.pop(event.turn, None)
             case Speech() if answer:
                 await self._output.push(answer.take(event))
             case Transcript(turn, text):
@@ -287,6 +358,7 @@ class Dialogue:
                     if answer.may_speak:
                         await self._tell_transcript(turn, text)
                 elif self.record.transcribe(turn, text):
+                    self.desk.transcribed()
                     await self._tell_transcript(turn, text)
             case ToolCall() if answer:
                 answer.tool_calls.append(event)
@@ -294,6 +366,8 @@ class Dialogue:
                 answer.done = event
                 if answer.may_speak:
                     await self._made(answer)
+            case Error(code="voice"):
+                await self.chosen_voice.refused(event.message)
             case Error():
                 logger.error(f"engine error {event.code}: {event.message}")
                 if answer and not answer.done:
@@ -356,20 +430,60 @@ class Dialogue:
             self._send(Commit(answer.turn, -1 if whole else ledger.heard_groups), answer.client)
             self.record.add(answer.exchange(interrupted=False))
             await self._output.tell(page.BotDone(answer.turn))
-            if answer.tool_calls and not failed:
-                self._output.spawn(self._run_tools(answer))
+            self._run_tools(answer)
         await self._handle(Finished(answer.turn))
 
-    async def _run_tools(self, answer: Answer) -> None:
-        """Run what a settled turn asked for, once and in order, and have the results answered."""
-        for call in answer.tool_calls:
-            await self._output.tell(page.ToolUsed(answer.turn, call.name, "running"))
-            outcome = await run_tool(self._agent.tools, call, self._settings.tool_timeout_s)
-            await self._output.tell(page.ToolUsed(answer.turn, call.name, "done" if outcome.ok else "failed"))
-            self._send(ToolResult(call.name, outcome.content), answer.client)
+    # --- tools ---------------------------------------------------------------------------------------------
+
+    def _run_tools(self, answer: Answer) -> None:
+        """What a settled turn asks for, if the history has it with its tool calls."""
+        calls = answer.tool_calls if answer.whole else []
+        if calls and self._client is not answer.client:
+            self._owe(answer)  # the engine that made it will never know that it was settled
+            calls = []
+        if calls:
+            self._unaccounted[answer.turn] = answer.asked
+        transcribes = answer.to_voice and answer.client.opened.transcribes
+        self.desk.take(
+            answer.turn, calls, to_voice=answer.to_voice, again=answer.again, transcribes=transcribes
+        )
+
+    async def _tool_news(self, answer: bool) -> None:
+        """A result is there; ``answer``: the model should speak."""
         async with self._lock:
-            if self._client is answer.client and self._prompt is None:
+            self._deliver()
+            if answer and self._prompt is None:
                 self._prompt = ""
+            if answer and self._answer is not None:
+                self._answer.sees_prompt = False
+
+    def _deliver(self) -> bool:
+        """Give the engine the results it may not have. Whether there were any."""
+        new = [result for result in self.record.tools.undelivered if result.id not in self._sent]
+        for result in new if self._client else ():
+            self._send(result)
+            self._sent.add(result.id)
+        return bool(new)
+
+    def _owe(self, answer: Answer) -> None:
+        """What it answers is not answered yet, and the engine is gone."""
+        self._again |= answer.again
+        if answer.to_voice:
+            self._unanswered = answer.asked
+        else:
+            self._prompt = answer.prompt
+
+    def _lose_unaccounted(self) -> None:
+        """The history that a new session was given lacks turns that have asked for tools: ask again."""
+        for turn, asked in self._unaccounted.items():
+            self._again |= self.record.tools.lose(turn)
+            if asked.spans:
+                self._unanswered = self._unanswered.after(asked) if self._unanswered else asked
+        self._unaccounted.clear()
+
+    async def _tell(self, message: page.PageMessage) -> None:
+        if not self._over:
+            await self._output.tell(message)
 
     # --- the engine's ear ----------------------------------------------------------------------------------
 

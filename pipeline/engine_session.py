@@ -29,6 +29,13 @@ class SessionListener(Protocol):
     async def session_said(self, event: EngineMessage) -> None:
         """The engine's next message."""
 
+    @property
+    def voice(self) -> str:
+        """What the session is to speak in; empty: the checkpoint's own voice."""
+
+    async def voice_refused(self, reason: str) -> None:
+        """There is no such voice (any more). If one was chosen in the call, ``voice`` is now the agent's."""
+
     async def session_lost(self) -> None:
         """The engine is gone; another session is being sought."""
 
@@ -56,20 +63,26 @@ async def keep_session(
             or one after the other broke.
     """
     give_up_at = clock() + settings.reconnect_s
-    opened_before, crashes, waiting = False, 0, False
+    opened_before, crashes, waiting, logged = False, 0, False, ""
     while True:
         out_of_time = clock() >= give_up_at
         try:
             history = listener.history
-            opening = replace(message, history=len(history))
+            voice = listener.voice
+            opening = replace(message, history=len(history), voice=voice)
             client = await EngineClient.open(url, opening, settings.open_timeout_s, history)
         except EngineRefused as refusal:
+            if refusal.code == "voice" and voice != message.voice:
+                await listener.voice_refused(str(refusal))
+                continue
             logger.warning(f"call {message.call_id}: the engine refused the session: {refusal}")
             # After a crash every call wants its place back at once: a refusal may be for the moment only.
             if out_of_time or not opened_before:
                 raise SessionImpossible(_in_words(refusal), f"refused:{refusal.code}") from refusal
         except EngineGone as gone:
-            logger.warning(f"call {message.call_id}: {gone}")
+            if logged != str(gone):  # once, and not at every attempt
+                logged = str(gone)
+                logger.warning(f"call {message.call_id}: {gone}")
             if out_of_time:
                 text = "The speech engine cannot be reached, so this call must end. Please call again later."
                 raise SessionImpossible(text, "engine-gone") from gone
@@ -77,7 +90,7 @@ async def keep_session(
                 waiting = True
                 await listener.session_waits()
         else:
-            began = clock()
+            began, logged = clock(), ""
             await _hold(client, listener, again=opened_before, call_id=message.call_id)
             crashes = crashes + 1 if clock() - began < settings.reconnect_s else 1
             if crashes > MAX_CRASHES:

@@ -1,9 +1,9 @@
-"""Where a dialogue's doings go: the caller's ear, the page, and what runs beside the call."""
+"""Where a dialogue's doings go: the caller's ear, the page, and the line itself."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
 from pipecat.frames.frames import Frame
 
@@ -31,5 +31,8 @@ class Output(Protocol):
     async def caller_speaks(self, begun: bool) -> None:
         """The caller began or ceased to speak."""
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside the call; cancelled when the call ends."""
+    async def end(self, reason: str, text: str) -> None:
+        """End the call, telling the page so; ``reason`` is one word for the log."""
+
+    async def transfer(self, target: str) -> None:
+        """Put the caller through. Raises ``CannotTransfer``."""

@@ -9,6 +9,9 @@ does not know. Every ``turn`` is the number of one exchange: 0 is the greeting, 
 but may skip (an answer that was started and thrown away unheard used one up). The caller's words and the
 bot's answer to them carry the same number.
 
+A page may ask for another voice, if ``call`` named some, by an RTVI client message: ``{"t": "set-voice",
+"d": {"voice": NAME}}``. It is answered by ``voice``, and by a ``notice`` if it cannot be.
+
 Beside these, pipecat's own RTVI messages arrive (``bot-ready``, ``bot-started-speaking``,
 ``bot-stopped-speaking``, ``user-started-speaking``, ``user-stopped-speaking``, ...); a page may use or
 ignore them.
@@ -33,6 +36,13 @@ class CallInfo(msgspec.Struct, tag="call", frozen=True):
     voice: str  # the name of the bot's voice
     agent: str = ""  # the agent's name
     transcribes: bool = False  # whether ``user-text`` is to be expected
+    voices: list[str] = []  # those that the caller may choose among; empty: none
+
+
+class Voice(msgspec.Struct, tag="voice", frozen=True):
+    """From the next words on the bot speaks in this voice; empty: in the checkpoint's own."""
+
+    voice: str
 
 
 class UserText(msgspec.Struct, tag="user-text", frozen=True):
@@ -100,7 +110,9 @@ class Notice(msgspec.Struct, tag="notice", frozen=True):
     again: bool = False
 
 
-PageMessage = CallInfo | UserText | BotText | BotDone | Interrupted | Withdrawn | Latency | ToolUsed | Notice
+PageMessage = (
+    CallInfo | Voice | UserText | BotText | BotDone | Interrupted | Withdrawn | Latency | ToolUsed | Notice
+)
 
 
 def to_data(message: PageMessage) -> dict[str, Any]:

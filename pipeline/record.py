@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+from loguru import logger
+
 from model_runtime.protocol import HistoryEntry
 from pipeline.conversation import Conversation, Exchange
 from pipeline.memory import CallMemory, Remembered
+from pipeline.tools.ledger import ToolLedger
+
+F_TOOLS = "tools"  # the fact that holds the ledger
+F_VOICE = "voice"  # ... and the voice that was chosen in the call
 
 
 class CallRecord:
@@ -19,11 +26,15 @@ class CallRecord:
         """See the class."""
         self.conversation = remembered.conversation if remembered else Conversation()
         self.history = list(remembered.history) if remembered else []  # a new session goes on from here
+        self.tools = _tools(remembered) if remembered else ToolLedger()
+        self.voice = remembered.facts.get(F_VOICE, "") if remembered else ""  # empty: nobody chose one
         self._memory = memory
         if memory and remembered:  # what it forgets in this call's time can be told anew
             for entry in self.history:
                 memory.entry(entry)
             memory.converse(self.conversation)
+            if F_TOOLS in remembered.facts:
+                self.keep_tools()
 
     @property
     def greeted(self) -> bool:
@@ -45,8 +56,32 @@ class CallRecord:
     def enter(self, entry: HistoryEntry) -> None:
         """The engine's account of a settled turn; what it had told from that place on is void."""
         self.history = [*self.history[: entry.place], entry]
+        if entry.result:
+            self.tools.told(entry.result)
+            self.keep_tools()
         if self._memory:
             self._memory.entry(entry)
+
+    @property
+    def next_turn(self) -> int:
+        """The number of the next turn: an engine that was given the history takes no lower one."""
+        return 1 + max((entry.turn for entry in self.history), default=-1)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What ``Remembered.facts`` must hold to go on from here."""
+        return {F_TOOLS: self.tools.dump(), F_VOICE: self.voice}
+
+    def speak_as(self, voice: str) -> None:
+        """The voice of the rest of the call; empty: the agent's."""
+        self.voice = voice
+        if self._memory:
+            self._memory.note(**{F_VOICE: voice})
+
+    def keep_tools(self) -> None:
+        """The ledger has changed."""
+        if self._memory:
+            self._memory.note(**self.facts)
 
     def close(self) -> None:
         """The call is over."""
@@ -56,3 +91,14 @@ class CallRecord:
     def _keep(self) -> None:
         if self._memory:
             self._memory.converse(self.conversation)
+
+
+def _tools(remembered: Remembered) -> ToolLedger:
+    """What was under way when the connection broke."""
+    account = remembered.facts.get(F_TOOLS, "")
+    known = {entry.result for entry in remembered.history}
+    try:
+        return ToolLedger.load(account, known) if account else ToolLedger()
+    except msgspec.MsgspecError as error:
+        logger.error(f"what is remembered of a call's tools cannot be read: {error}")
+        return ToolLedger()

@@ -19,6 +19,7 @@ from pipecat.frames.frames import (
     EndFrame,
     Frame,
     InputAudioRawFrame,
+    InputDTMFFrame,
     InterruptionFrame,
     LLMServiceMetadataFrame,
     StartFrame,
@@ -27,7 +28,7 @@ from pipecat.frames.frames import (
     UserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection
-from pipecat.processors.frameworks.rtvi.frames import RTVIServerMessageFrame
+from pipecat.processors.frameworks.rtvi.frames import RTVIClientMessageFrame, RTVIServerMessageFrame
 from pipecat.services.llm_service import LLMService
 from pipecat.services.settings import LLMSettings
 from pipecat.utils.time import time_now_iso8601
@@ -39,6 +40,8 @@ from pipeline.dialogue import Dialogue
 from pipeline.engine_session import SessionImpossible, keep_session
 from pipeline.fader import Fader
 from pipeline.record import CallRecord
+from pipeline.tools.line import Transfer
+from pipeline.tools.tool import CannotTransfer
 
 HangUp = Callable[[str], Awaitable[None]]
 """Ends the call for the reason given (one word for the log)."""
@@ -55,6 +58,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         record: what was said, before and in this call.
         fader: the output's filter.
         hang_up: called when the call cannot go on, after the page was told why.
+        transfer: the ingress's; without it no caller can be put through.
         on_event: gets every message the page gets, for logs and metrics.
         clock: seconds, monotonic.
     """
@@ -72,6 +76,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         record: CallRecord,
         fader: Fader,
         hang_up: HangUp,
+        transfer: Transfer | None = None,
         on_event: Callable[[page.PageMessage], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,6 +90,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         self._agent = agent
         self._call_settings = settings
         self._hang_up = hang_up
+        self._transfer = transfer
         self._on_event = on_event
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,6 +111,11 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
                 )
             await self.dialogue.caller_audio(frame.audio)
             return
+        if isinstance(frame, InputDTMFFrame):
+            await self.dialogue.key_pressed(frame.button.value)
+        if isinstance(frame, RTVIClientMessageFrame) and frame.type == "set-voice":
+            wish = frame.data.get("voice") if isinstance(frame.data, dict) else None
+            await self.dialogue.voice_wished(str(wish))
         if isinstance(
             frame, InterruptionFrame
         ):  # not ours: those are broadcast from here and do not come back
@@ -114,7 +125,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
     async def start(self, frame: StartFrame) -> None:
         """Open the engine session, beside the transport's own connecting."""
         await super().start(frame)
-        self.spawn(self._serve())
+        self._spawn(self._serve())
 
     async def stop(self, frame: EndFrame) -> None:
         """Free the session."""
@@ -175,8 +186,18 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         """``Output``: for observers and the page's own RTVI client."""
         await self.broadcast_frame(UserStartedSpeakingFrame if begun else UserStoppedSpeakingFrame)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """``Output``: a task of this processor."""
+    async def end(self, reason: str, text: str) -> None:
+        """``Output``: soon."""
+        await self.say_notice("info", text, ended=True)
+        await self._hang_up(reason)
+
+    async def transfer(self, target: str) -> None:
+        """``Output``: by the ingress."""
+        if self._transfer is None:
+            raise CannotTransfer("this line cannot put callers through.")
+        await self._transfer(target)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = self.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
 
 CALM_MS = 100  # without voice, after which the bot raises its voice that it has only lowered
+# Once it holds still it waits for half as long again as was spoken over it, within these bounds. Who cuts in
+# pauses as well, and longer after more ("no, ... wait"); a cough is soon over.
+PATIENCE, PATIENT_FROM_MS, PATIENT_TO_MS = 1.5, 200, 700
 
 Span = tuple[int, int]
 """[from, to) in 16 kHz samples of the call's clock."""
@@ -38,6 +41,7 @@ class TurnSettings:
     again_ms: int = 1200  # speech over the bot counts together with what was said over it so long before
     min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
     max_turn_ms: int = 30_000  # speech that leaves nobody a turn is answered after this: it may be a radio
+    silence_ms: int = 0  # of both, after which the caller has fallen silent; 0: they may
     pre_roll_ms: int = 200  # audio kept before speech was noticed: soft onsets are noticed late
     tail_ms: int = 100  # audio kept after the last voiced sample: final consonants are unvoiced
 
@@ -148,7 +152,14 @@ class Resume:
     turn: int
 
 
-Action = Speculate | Speak | Drop | Stop | Duck | Hold | Resume
+@dataclass(frozen=True)
+class FallenSilent:
+    """Nobody has spoken for ``silence_ms``: for the ``times``-th time since the caller last did."""
+
+    times: int
+
+
+Action = Speculate | Speak | Drop | Stop | Duck | Hold | Resume | FallenSilent
 
 # --- the machine ------------------------------------------------------------------
 
@@ -180,6 +191,8 @@ class Turns:
     _over: list[Span] = field(default_factory=list)  # speech over the answer that has not stopped it
     _voiced_at: int = 0  # the last tick with voice
     _silent_at: int = 0  # and without
+    _quiet_from: int = 0  # since when nobody has had the floor
+    _silences: int = 0  # since the caller last spoke
 
     @property
     def answering(self) -> int | None:
@@ -222,6 +235,7 @@ class Turns:
 
     def _speech_start(self, at: int, now: int) -> list[Action]:
         self._voice_from = at
+        self._silences = 0
         if self._over and at - self._over[-1][1] > _samples(self.settings.again_ms):
             self._over.clear()
         if self._answer and not self._answer.takes_barge_in:
@@ -247,6 +261,12 @@ class Turns:
             self._voiced_at = now
         else:
             self._silent_at = now
+        if not self.idle:
+            self._quiet_from = now
+        elif self.settings.silence_ms and now - self._quiet_from >= _samples(self.settings.silence_ms):
+            self._quiet_from = now
+            self._silences += 1
+            return [FallenSilent(self._silences)]
         if self._answer and self._answer.takes_barge_in:
             return self._spoken_over(now, voiced)
         if self._voice_from is not None:
@@ -277,9 +297,14 @@ class Turns:
             # (Voice that has long gone on and is no segment is what nobody was left a turn for.)
             begins = _samples(settings.duck_ms) <= now - self._silent_at < _samples(settings.hold_ms)
             return self._give_way(Duck) if begins or self._voice_from is not None else []
-        # Once held it goes on when a turn would be over: who cuts in pauses as well ("no, wait, ...").
-        calm_ms = CALM_MS if self._answer.yields is Duck else settings.end_ms
-        return self._resume() if now - self._voiced_at >= _samples(calm_ms) else []
+        calm = _samples(CALM_MS) if self._answer.yields is Duck else self._patience()
+        return self._resume() if now - self._voiced_at >= calm else []
+
+    def _patience(self) -> int:
+        """Samples of silence after which an answer held still goes on."""
+        going_on = 0 if self._voice_from is None else self._voiced_at - self._voice_from
+        lasted = int(PATIENCE * (length(self._over) + going_on))
+        return min(max(lasted, _samples(PATIENT_FROM_MS)), _samples(PATIENT_TO_MS))
 
     def _give_way(self, how: type[Duck] | type[Hold]) -> list[Action]:
         assert self._answer is not None

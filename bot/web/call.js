@@ -19,6 +19,7 @@ export class Call extends EventTarget {
   #id = null;
   #early = []; // candidates found before the answer named the connection
   #timers = new Set();
+  #sent = 0; // RTVI messages
   #over = false;
   #connected = false; // ever
   microphone = null; // MediaStream, once allowed
@@ -47,6 +48,11 @@ export class Call extends EventTarget {
 
   hangUp() {
     this.#end(null);
+  }
+
+  // Ask for another voice, one of those that the "call" message named.
+  chooseVoice(voice) {
+    this.#rtvi('client-message', { t: 'set-voice', d: { voice } });
   }
 
   mute(muted) {
@@ -124,17 +130,20 @@ export class Call extends EventTarget {
 
   #open(channel) {
     this.#channel = channel;
-    let count = 0;
-    const rtvi = (type, data) => channel.send(JSON.stringify({ label: LABEL, id: `page-${++count}`, type, data }));
     channel.addEventListener('open', () => {
       const ping = () => channel.readyState === 'open' && channel.send(`ping: ${Date.now()}`);
       ping();
       this.#timers.add(setInterval(ping, PING_MS));
-      rtvi('client-ready', { version: RTVI_VERSION, about: { library: 'parley-page', library_version: '1' } });
+      this.#rtvi('client-ready', { version: RTVI_VERSION, about: { library: 'parley-page', library_version: '1' } });
     });
     channel.addEventListener('message', (event) => this.#hear(event.data));
     // The bot hung up: a lost connection shows in the peer's state instead, and later.
     channel.addEventListener('close', () => this.#end(null));
+  }
+
+  #rtvi(type, data) {
+    if (this.#channel?.readyState !== 'open') return;
+    this.#channel.send(JSON.stringify({ label: LABEL, id: `page-${++this.#sent}`, type, data }));
   }
 
   #hear(text) {

@@ -12,6 +12,7 @@ const REDIAL_EVERY_MS = 2000;
 const $ = (id) => document.getElementById(id);
 const button = $('call');
 const mute = $('mute');
+const voice = $('voice').querySelector('select');
 const meter = new Meter($('meter'));
 
 let info = null; // what /api/info said last
@@ -59,6 +60,12 @@ function showExamples(examples) {
   }));
 }
 
+function showVoices(names, present) {
+  $('voice').hidden = names.length < 2;
+  voice.replaceChildren(...names.map((name) => new Option(name, name)));
+  voice.value = present;
+}
+
 const say = (text) => { if ($('status').textContent !== text) $('status').textContent = text; };
 
 // --- the call ---
@@ -81,7 +88,10 @@ function dial(captions, resume = null, until = 0) {
     if (detail.type === 'call') {
       showModel(detail.checkpoint, detail.label);
       if (detail.examples?.length) showExamples(detail.examples);
+      showVoices(detail.voices ?? [], detail.voice);
       complain(null); // a session again, after one that was lost
+    } else if (detail.type === 'voice') {
+      voice.value = detail.voice;
     } else if (detail.type === 'notice') {
       notice = detail;
       if (!detail.ended || detail.again) complain({ message: detail.text, retry: false });
@@ -102,7 +112,7 @@ function redial(captions, resume, until, wait) {
   meter.stop();
   captions.goOn();
   const waiting = setTimeout(() => dial(captions, resume, until), wait);
-  call = { mute() {}, hangUp() { clearTimeout(waiting); notice = null; over(null); } };
+  call = { mute() {}, chooseVoice() {}, hangUp() { clearTimeout(waiting); notice = null; over(null); } };
   document.body.dataset.state = 'connecting';
   say('The connection broke. Calling again …');
 }
@@ -132,7 +142,7 @@ function over(problem) {
   clearInterval(ticking);
   meter.stop();
   document.body.dataset.state = 'idle';
-  $('meter').hidden = mute.hidden = true;
+  $('meter').hidden = mute.hidden = $('voice').hidden = true;
   $('timer').textContent = '';
   muted(false);
   label('Call', false);
@@ -190,6 +200,7 @@ function muted(on) {
 
 button.addEventListener('click', () => (call ? call.hangUp() : begin()));
 mute.addEventListener('click', () => muted(mute.dataset.on !== 'true'));
+voice.addEventListener('change', () => call?.chooseVoice(voice.value));
 window.addEventListener('pagehide', () => call?.hangUp());
 document.addEventListener('visibilitychange', () => { if (!document.hidden && !call) refresh(); });
 

@@ -54,7 +54,7 @@ class Entry:
 
     ``short`` is the same turn without its sound, used when the context runs full; ``None`` if it has none to
     lose. ``kept`` entries (the system turn, the tools) are never shortened or removed. ``turn`` is the
-    response it belongs to; ``heard`` marks the caller's side of it.
+    response it belongs to; ``heard`` marks the caller's side of it; ``result`` names what a tool returned.
     """
 
     tokens: Tokens
@@ -62,6 +62,7 @@ class Entry:
     kept: bool = False
     turn: int = -1
     heard: bool = False
+    result: str = ""
 
 
 class History:

@@ -56,9 +56,10 @@ class Prompts:
             words = [TextIds((*written, *after, self._tokens.eot))]
         return Entry(self._lay(self._template.assistant(ids)), self._lay(words), turn=turn)
 
-    def function_output(self, name: str, content: str) -> Entry:
+    def function_output(self, name: str, content: str, result: str = "") -> Entry:
         """What a tool returned. The first line is the name, so a line break in it would be content."""
-        return Entry(self._lay(self._template.function_output(" ".join(name.split()), content)))
+        tokens = self._lay(self._template.function_output(" ".join(name.split()), content))
+        return Entry(tokens, result=result)
 
     def speech_opening(self) -> Tokens:
         """The assistant's turn, for the model to go on speaking."""

@@ -28,6 +28,7 @@ def written(place: int, entry: Entry) -> HistoryEntry:
         entry.kept,
         entry.turn,
         entry.heard,
+        entry.result,
     )
 
 
@@ -51,7 +52,7 @@ def read(message: HistoryEntry, vocabulary: int, hidden: int, like: Tensor) -> E
     if not inside or any(stop > start for (_, stop), (start, _) in pairwise(spans)):
         raise _refused(message, "its audio rows do not lie within its ids")
     words = None if short is None else Tokens(list(short))
-    return Entry(Tokens(list(ids), rows), words, message.kept, message.turn, message.heard)
+    return Entry(Tokens(list(ids), rows), words, message.kept, message.turn, message.heard, message.result)
 
 
 def _refused(message: HistoryEntry, why: str) -> Refusal:

@@ -108,7 +108,8 @@ class Session:
             case Respond():
                 self._respond(message)
             case ToolResult():
-                self._late.append(self._kit.prompts.function_output(message.name, message.content))
+                output = self._kit.prompts.function_output(message.name, message.content, message.id)
+                self._late.append(output)
                 if self._response is None:
                     self._enter(None)
             case Cancel():

@@ -19,7 +19,11 @@ from model_runtime.chat import AudioSlot, Piece, Template, TextIds
 from model_runtime.tokens import SpecialTokens
 from model_runtime.training.texts import REFUSE, REPEAT, shop
 
+# What the product itself says to the model, see pipeline/dialogue.py.
 GREET = "The call has just begun. Greet the caller with these words: {greeting}"
+SILENT = "The caller has been silent for a while. Say these words: {words}"
+KEYS = "The caller pressed these keys on the phone: {keys}"
+STILL_THERE = "wait"  # the intent whose answer a silent caller hears
 BLUEBIRD = (
     "You are the voice assistant of Bluebird Outdoor, a shop for tents, boots and backpacks. You are on the "
     "phone: answer in one or two short, warm sentences, in plain words. If you did not understand, ask the "
@@ -139,6 +143,8 @@ class Writer:
             self._add(talk, self.template.human(text=GREET.format(greeting=previous)))
             self._answer(talk, previous, draw.choice([0, 2] if decides else [None, None, 0, 5, 9]), ends=True)
         for place, one in enumerate(heard):
+            if draw.random() < 0.06:
+                previous = self._prompted(talk, draw, decides)
             self._add(talk, self.template.human([AudioSlot(one.rows)]), one)
             answer = shop().answer(one.intent, previous)
             last = place == len(heard) - 1
@@ -152,6 +158,18 @@ class Writer:
             talk.asked.append((begun, one.intent))
             previous = answer
         return talk
+
+    def _prompted(self, talk: Conversation, draw: random.Random, decides: bool) -> str:
+        """A turn that is not the caller's voice, and what it is answered: nano knows no use for keys."""
+        if draw.random() < 0.7:
+            answer = shop().answer(STILL_THERE, "")
+            text = SILENT.format(words=answer)
+        else:
+            answer = shop().answer(REFUSE, "")
+            text = KEYS.format(keys=" ".join(draw.choices("0123456789*#", k=draw.randint(1, 6))))
+        self._add(talk, self.template.human(text=text))
+        self._answer(talk, answer, DECIDED_GROUPS if decides else None, ends=True)
+        return answer
 
     def prompt(self, heard: HeardTurn, instructions: str = BLUEBIRD, greeted: bool = True) -> Conversation:
         """What the engine builds before the first answer: nothing in it is a target."""

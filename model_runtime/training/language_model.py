@@ -29,7 +29,7 @@ from model_runtime.training.hearings import Said, heard_on_the_test_line, read, 
 from model_runtime.training.speakers import mixed
 from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSE, shop
-from model_runtime.training.wiring import Asked, Listener
+from model_runtime.training.wiring import Asked, Listener, questions
 
 LAYERS, HEADS, KV_HEADS, FEED_FORWARD, POSITIONS = 5, 4, 2, 640, 2560  # half of it: what it was taught
 DECIDED = 8  # groups after which an answer is told from every other by its text
@@ -254,11 +254,10 @@ def teach_to_listen(
 
     def some() -> tuple[Tensor, list[Asked]]:
         talks, rows = plan(draw.sample(heard, QUESTIONS), writer, draw)
-        asked = [(row, place, intent) for row, talk in enumerate(talks) for place, intent in talk.asked]
         with torch.no_grad():
-            return laid_out(talks, rows, backbone)[0], asked
+            return laid_out(talks, rows, backbone)[0], questions(talks)
 
-    print(json.dumps({"listener": round(listener.practise(some, EVENLY), 3)}), flush=True)
+    print(json.dumps({"listener": round(listener.practise(some), 3)}), flush=True)
 
 
 def from_nano(backbone: Backbone) -> None:
@@ -296,7 +295,7 @@ def main() -> None:
         mind.load_state_dict(stage.averages["mind"].state_dict())
         teach_to_listen(listener, hearer, backbone, writer, args.work, args.seed)
         stage.averages["mind"].load_state_dict(mind.state_dict())
-    listener.hold()
+    listener.hold(stage.optimiser)
     seed = args.seed + 1000 * stage.rank + stage.step
     draw = random.Random(seed)
     dev = {kind: read(args.work / "dev", f"{kind}-*.npz") for kind in ("known", "new")}

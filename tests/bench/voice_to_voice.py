@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from bot.talk import CallFailed, CallRecord, Turn, place_call
+from bot.talk import CallFailed, PlacedCall, Turn, place_call
 from bot.waveform import Pcm, dropouts, underruns
 from tests.bench import report
 from tests.bench.report import Goal, percentile
@@ -81,7 +81,7 @@ class Round:
         return sum(turn.cut_in for turn in self.turns)
 
 
-def measure(call: int, record: CallRecord, turn: Turn) -> Measured:
+def measure(call: int, record: PlacedCall, turn: Turn) -> Measured:
     """Read one turn from its recording."""
     gaps: list[float] = []
     if turn.answered_from_s is not None and turn.answered_to_s is not None:

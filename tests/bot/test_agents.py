@@ -8,6 +8,7 @@ import pytest
 
 from bot.agents import AgentError, load_agent
 from bot.settings import PACKAGE
+from bot.tools.registry import find
 
 
 def test_the_shipped_agent_greets_for_the_shop() -> None:
@@ -30,7 +31,17 @@ def test_a_name_alone_is_an_agent(tmp_path: Path) -> None:
         ("name: ''", "name"),
         ("name: A\ngreting: hi", "greting: there is no such field"),
         ("name: A\nlanguage: English!", "language"),
-        ("name: A\ntools: [weather]", "tools"),
+        ("name: A\ntools: [wether]", "line 2: tools[1]: there is no tool 'wether' (there are date_time"),
+        ("name: A\ntools:\n  - weather\n  - transfer", "line 4: tools[2]: transfer: options: targets"),
+        ("name: A\ntools:\n  - hang_up", "line 3: tools[1]: hang_up is privileged"),
+        ("name: A\ntools:\n  - weather\n  - weather", "line 4: tools[2]: weather is there twice"),
+        ("name: A\ntools:\n  - name: weather\n    polcy: allow", "line 4: tools[1].polcy: there is no such"),
+        ("name: A\ntools:\n  - name: weather\n    allow: {town: [Rome]}", "it has no argument 'town'"),
+        ("name: A\ntools:\n  - {name: mine, from: mine.py}", "line 3: tools[1]: there is no file"),
+        ("name: A\nmcp:\n  - name: shop\n    tools: [x]", "line 3: mcp[1]: should have either a command or"),
+        ("name: A\nmcp:\n  - name: shop\n    url: http://x", "line 3: mcp[1].tools: is missing"),
+        ("name: A\n\ntime_zone: Mars", "line 3: time_zone: there is no time zone 'Mars'"),
+        ("name: A\nagreeing: {words: []}", "line 2: agreeing.words: "),
         ("name: A\nvoice: [x]", "voice"),
         ("- name", "should hold fields"),
         ("", "should hold fields"),
@@ -59,3 +70,34 @@ def test_an_unknown_agent_is_refused_with_those_there_are(tmp_path: Path, name: 
     (tmp_path.parent / "secret.yaml").write_text("name: Secret")
     with pytest.raises(AgentError, match="there is: ann"):
         load_agent(tmp_path, name)
+
+
+def readme_agent() -> str:
+    """The agent in the README's section on tools."""
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Tools\n")[2]
+    return section.partition("```yaml\n")[2].partition("```")[0]
+
+
+def test_the_agent_in_the_readme_has_its_tools(tmp_path: Path) -> None:
+    (tmp_path / "receptionist.yaml").write_text(readme_agent())
+    (tmp_path / "orders.py").write_text(readme_tool())
+    agent = load_agent(tmp_path, "receptionist")
+    assert {use.name for use in agent.tools} == {
+        "date_time", "weather", "web_search", "hang_up", "transfer", "cancel_order",
+    }  # fmt: skip
+    assert agent.time_zone == "America/New_York"
+    assert agent.mcp[0].tools[0].name == "order_status"
+    assert find(agent.tools[-1], tmp_path).privileged
+
+
+def readme_tool() -> str:
+    """The operator's own tool there."""
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    return readme.partition("## Tools\n")[2].partition("```python\n")[2].partition("```")[0]
+
+
+def test_callers_may_agree_in_another_language(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: A\nagreeing: {words: [ja], filler: [bitte]}\n")
+    words = load_agent(tmp_path, "a").agreeing_words
+    assert (words.yes, words.filler) == ({"ja"}, {"bitte"})

@@ -150,3 +150,35 @@ async def test_check_says_what_is_fine_and_what_is_not(tmp_path: Path) -> None:
     for words in ("choose another with PARLEY_PORT", "no agent 'nobody'", "does not answer", str(tmp_path)):
         assert words in bad.stdout
     assert "secret" not in bad.stdout + bad.stderr
+
+
+def test_tools_are_listed_with_what_the_agent_has(tmp_path: Path) -> None:
+    agent = "name: A\ntools: [date_time, {name: hang_up, policy: confirm}]\n"
+    agent += "mcp: [{name: gone, command: [/no/such/server], tools: [x]}]\n"
+    (tmp_path / "a.yaml").write_text(agent)
+    settings = {"PARLEY_AGENTS_DIR": str(tmp_path), "PARLEY_AGENT": "a"}
+    done = run(tmp_path, "tools", "list", **settings)
+    assert done.returncode == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert lines["date_time"].rstrip().endswith("yes")
+    assert lines["hang_up"].rstrip().endswith("asks the caller first")
+    assert lines["transfer"].rstrip().endswith("no (privileged)")
+    assert "city, [day]" in lines["weather"]
+    assert "MCP server gone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["date_time", "what=date"], 0, " 20"),
+        (["date_time", "what=era"], 1, "Error: what: should be one of time, date, both."),
+        (["hang_up"], 1, "Error: there is no call to end."),
+        (["transfer", "to=sales"], 1, "transfer: options: targets: field required"),
+        (["nothing"], 1, "Error: there is no tool named nothing."),
+        (["date_time", "date"], 1, "'date' should be KEY=VALUE."),
+    ],
+)
+def test_a_tool_is_tried_without_a_call(tmp_path: Path, arguments: list[str], status: int, said: str) -> None:
+    done = run(tmp_path, "tools", "run", *arguments)
+    assert done.returncode == status
+    assert said in (done.stderr if status else done.stdout)

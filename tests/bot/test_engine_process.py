@@ -111,7 +111,7 @@ async def test_an_engine_that_never_gets_ready_is_started_anew(tmp_path: Path) -
 async def test_an_engine_that_ignores_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.engine_process.STOP_S", 0.1)
+    monkeypatch.setattr("bot.child_process.STOP_S", 0.1)
     engine = child(
         "import signal; signal.signal(15, signal.SIG_IGN)\n" + SERVES,
         tmp_path,
@@ -135,7 +135,7 @@ async def test_an_engine_that_falls_silent_is_started_anew(
 ) -> None:
     monkeypatch.setattr("bot.engine_process.WATCH_EVERY_S", 0.05)
     monkeypatch.setattr("bot.engine_probe.ANSWER_S", 0.2)
-    monkeypatch.setattr("bot.engine_process.STOP_S", 0.1)
+    monkeypatch.setattr("bot.child_process.STOP_S", 0.1)
     engine = child(SERVES, tmp_path, start_timeout_s=60.0)
     async with running(engine):
         await until(lambda: engine.status.ready)

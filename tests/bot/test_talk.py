@@ -19,10 +19,14 @@ from bot.headset import RATE, Microphone
 from bot.serve import make_call
 from bot.settings import Settings
 from bot.talk import CallFailed, place_call, read_wav
+from bot.tools.toolbox import Toolbox
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
+from pipeline.call import Fader
 from pipeline.record import CallRecord
+from pipeline.webrtc import webrtc_transport
 from tests.bot.speaking_engine import SpeakingEngine
 from tests.bot.test_app import nothing_known
+from tests.pipeline.scripted_engine import ScriptedEngine
 
 AGENT = Agent(name="Bluebird", greeting="Hello, this is Bluebird.")
 
@@ -37,14 +41,29 @@ def voice(seconds: float) -> Pcm:
 
 
 @asynccontextmanager
-async def parley(engine: SpeakingEngine, agent: Agent = AGENT, max_calls: int = 4) -> AsyncIterator[str]:
+async def parley(
+    engine: SpeakingEngine | ScriptedEngine,
+    agent: Agent = AGENT,
+    max_calls: int = 4,
+    toolbox: Toolbox | None = None,
+) -> AsyncIterator[str]:
     settings = Settings.model_construct(max_calls=max_calls, drain_s=1.0)
     watched = Engine(engine.url)
+    tools = toolbox or Toolbox({})
     app = create_app(
         settings,
         agent,
         watched,
-        lambda c, call_id, *_: make_call(c, call_id, settings, agent, watched, CallRecord()),
+        lambda connection, call_id, *_: make_call(
+            webrtc_transport(connection, fader := Fader()),
+            fader,
+            call_id,
+            settings,
+            agent,
+            watched,
+            CallRecord(),
+            tools,
+        ),
         nothing_known,
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:

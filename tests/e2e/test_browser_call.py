@@ -95,19 +95,23 @@ def test_speaking_over_the_answer_silences_it(server: Server, tmp_path: Path) ->
         say(next(iter(QUESTIONS)), VOICES[0]),
         say("No, wait, stop for a moment.", VOICES[0]),
     )
-    into_answer = silence(1.6)  # turn end and the way there take about half a second; the answer lasts three
     microphone = [silence(GREETING_SECONDS)]
-    for _ in range(3):
-        microphone += [question, into_answer, interruption, silence(ANSWER_SECONDS)]
+    for seconds in (1.4, 2.2, 3.0):  # into the answer, which lasts three: a busy machine begins it later
+        microphone += [question, silence(seconds), interruption, silence(ANSWER_SECONDS)]
     path = tmp_path / "microphone.wav"
     write_wav(path, [np.concatenate(microphone)], RATE)
     recording, _ = call(server, path, sum(map(len, microphone)) / RATE + 0.5)
     spoken = utterances(recording.caller, RATE)
     assert len(spoken) == 6
-    delays = []
-    for start, end in spoken[1::2]:
-        assert first_loud(recording.bot, start - RATE // 5, start) is not None, "the bot was not speaking yet"
-        delays.append(((last_loud(recording.bot, start, end) or start) - start) / RATE * 1000)
+    spoken_over = [
+        (start, end)
+        for start, end in spoken[1::2]
+        if first_loud(recording.bot, start - RATE // 5, start) is not None
+    ]
+    assert spoken_over, "the bot was never speaking when it was interrupted"
+    delays = [
+        ((last_loud(recording.bot, start, end) or start) - start) / RATE * 1000 for start, end in spoken_over
+    ]
     assert median(delays) <= 300, f"ms until silence: {delays}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.talk import CallRecord, place_call
+from bot.talk import PlacedCall, place_call
 from tests.e2e.server import Server, parley_server
 from tests.e2e.shop import QUESTIONS
 from tests.e2e.speakers import VOICES, say
@@ -35,7 +35,7 @@ def test_a_question_asked_while_the_engine_dies_is_answered_by_the_next_one(tmp_
             if what == "asking question 2":
                 os.kill(engine_of(server), signal.SIGKILL)
 
-        async def call() -> CallRecord:
+        async def call() -> PlacedCall:
             questions = [say(question, VOICES[0]) for question in list(QUESTIONS)[:2]]
             return await place_call(server.url, questions, answer_s=BACK_S, on_turn=on_turn)
 

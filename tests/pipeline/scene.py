@@ -11,10 +11,11 @@ from model_runtime.protocol import EngineMessage
 from pipeline import page_messages as page
 from pipeline.call import Call, CallAgent, CallEnd, CallSettings
 from pipeline.record import CallRecord
+from pipeline.tools.line import Transfer
 from tests.pipeline.scripted_engine import OPENED, Script, ScriptedEngine, eventually, spoken
 from tests.pipeline.virtual_transport import VirtualTransport
 
-SETTINGS = CallSettings(reconnect_s=5.0, reconnect_every_s=0.01, jitter_buffer=False)
+SETTINGS = CallSettings(reconnect_s=5.0, reconnect_every_s=0.01)
 MUTE = CallAgent("Mute")  # does not greet
 P = TypeVar("P", bound=page.PageMessage)
 
@@ -23,7 +24,12 @@ class Scene:
     """A running call and everything around it."""
 
     def __init__(
-        self, engine: ScriptedEngine, agent: CallAgent, settings: CallSettings, record: CallRecord | None
+        self,
+        engine: ScriptedEngine,
+        agent: CallAgent,
+        settings: CallSettings,
+        record: CallRecord | None,
+        transfer: Transfer | None,
     ) -> None:
         self.engine = engine
         self.line = VirtualTransport()
@@ -37,6 +43,7 @@ class Scene:
             on_event=self.shown.append,
             call_id="test-call",
             record=record,
+            transfer=transfer,
         )
         self.running: asyncio.Task[CallEnd] = asyncio.create_task(self.call.run())
 
@@ -85,10 +92,11 @@ async def scene(
     settings: CallSettings = SETTINGS,
     answer_open: EngineMessage = OPENED,
     record: CallRecord | None = None,
+    transfer: Transfer | None = None,
 ) -> AsyncIterator[Scene]:
     tasks_before = asyncio.all_tasks()
     async with ScriptedEngine(script, answer_open) as engine:
-        made = Scene(engine, agent, settings, record)
+        made = Scene(engine, agent, settings, record, transfer)
         try:
             yield made
         finally:

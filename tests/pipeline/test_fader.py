@@ -7,8 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pipecat.frames.frames import FilterEnableFrame
 
-from pipeline.fader import DUCKED, Fader
+from pipeline.fader import DUCKED, AnswerBegins, Fader
 
 LOUD = 10_000
 CHUNK = np.full(480, LOUD, dtype=np.int16).tobytes()  # 20 ms at 24 kHz
@@ -64,25 +65,27 @@ async def test_fades_out_and_holds_the_next_chunk_until_it_may_be_heard() -> Non
     assert (up[0], up[-1]) == (0.0, 1.0)
 
 
-async def test_a_held_chunk_of_an_answer_that_is_over_is_never_heard_and_the_next_is_whole() -> None:
+async def test_of_an_answer_that_is_over_nothing_more_is_heard_and_the_next_is_whole() -> None:
     fader, waiting = await held()
     fader.discard()
     assert await waiting == b""
+    assert await fader.filter(CHUNK) == b""  # was in the queue behind it
+    await fader.process_frame(AnswerBegins())
     assert await fader.filter(CHUNK) is CHUNK
 
 
-async def test_to_forget_where_nothing_is_held_takes_nothing_away() -> None:
+async def test_an_answer_that_ends_while_nothing_is_held_is_silent_at_once_too() -> None:
     fader = Fader()
-    fader.hold()
+    fader.duck()
     await heard(fader)
     fader.discard()
-    assert await fader.filter(CHUNK) is CHUNK
+    assert await fader.filter(CHUNK) == b""
+    await fader.process_frame(FilterEnableFrame(enable=True))  # somebody else's
+    assert await fader.filter(CHUNK) == b""
 
 
 async def test_the_end_of_a_call_does_not_wait_for_what_is_held() -> None:
-    fader, waiting = await held()
+    _, waiting = await held()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    fader.discard()
-    assert await fader.filter(CHUNK) is CHUNK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import settings as hypothesis_settings
@@ -11,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pipeline.segmenter import SpeechStart, SpeechStop
 from pipeline.turns import (
     CALM_MS,
+    PATIENT_TO_MS,
     Action,
     Drop,
     Duck,
     Event,
+    FallenSilent,
     Finished,
     Heard,
     Hold,
@@ -179,6 +182,21 @@ def test_news_of_another_turn_is_ignored() -> None:
     assert floor.go(Heard(0)) + floor.go(Heard(0)) == []
 
 
+def test_a_caller_who_falls_silent_is_noticed_again_and_again_until_they_speak() -> None:
+    floor = Floor(Turns(replace(SETTINGS, silence_ms=2000)), ms=1000)
+    floor.speak(1000)
+    assert floor.silent(500)[-1] == Speak(0)
+    assert floor.quiet(5000) == []  # it is the bot's turn
+    floor.go(Finished(0))
+    assert floor.quiet(1980) == []
+    assert floor.quiet(20) == [FallenSilent(1)]
+    assert floor.quiet(2000) == [FallenSilent(2)]
+    floor.speak(200)
+    assert floor.silent(500)[-1] == Speak(1)
+    floor.go(Finished(1))
+    assert floor.quiet(2000) == [FallenSilent(1)]
+
+
 class AnyCall(RuleBasedStateMachine):
     """Whatever happens, in whatever order: nobody is talked over, and no answer is lost track of."""
 
@@ -293,7 +311,8 @@ class AnyCall(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_given_way_to_who_is_silent(self) -> None:
-        if self.voice_from is None and self.now - self.voice_end > at(160) + at(CALM_MS):
+        longest = at(PATIENT_TO_MS if self.yields == "held" else CALM_MS)
+        if self.voice_from is None and self.now - self.voice_end > at(160) + longest:
             assert not self.yields
 
     @invariant()

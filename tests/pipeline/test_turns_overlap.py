@@ -30,11 +30,28 @@ def test_a_back_channel_is_given_way_to_and_is_no_turn() -> None:
     floor = Floor(ms=1000)
     answered(floor)
     assert floor.speak(400) == [Duck(0), Hold(0)]
-    assert floor.silent(380) == []
+    assert floor.silent(580) == []
     assert floor.quiet(20) == [Resume(0)]
     assert floor.quiet(2000) == []
     assert floor.go(Finished(0)) == []
     assert floor.turns.idle
+
+
+def test_the_bot_does_not_speak_into_the_pauses_of_who_cuts_in() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert floor.speak(400) == [Duck(0), Hold(0)]  # "no, ..."
+    assert floor.silent(400) == []
+    assert floor.speak(200) == [Stop(0)]  # "wait"
+
+
+def test_the_more_was_said_over_it_the_longer_the_bot_waits_within_bounds() -> None:
+    for spoken, waits in ((200, 300), (400, 600), (560, 700)):
+        floor = Floor(ms=1000)
+        answered(floor)
+        assert floor.speak(spoken) == [Duck(0), Hold(0)]
+        assert floor.silent(waits - 20) == []
+        assert floor.quiet(20) == [Resume(0)]
 
 
 def test_a_noise_too_short_to_be_speech_lowers_the_voice_for_a_moment() -> None:
@@ -51,7 +68,7 @@ def test_back_channels_far_apart_never_add_up() -> None:
     answered(floor)
     for _ in range(4):
         assert floor.speak(300) == [Duck(0), Hold(0)]
-        assert floor.silent(400) == [Resume(0)]
+        assert floor.silent(460) == [Resume(0)]
         assert floor.quiet(1400) == []
 
 
@@ -60,7 +77,7 @@ def test_words_close_together_add_up_to_an_interruption_and_all_of_them_are_aske
     answered(floor)
     first = floor.ms
     floor.speak(400)
-    assert floor.silent(400)[-1] == Resume(0)
+    assert floor.silent(600)[-1] == Resume(0)
     second = floor.ms
     assert floor.speak(60) == [Duck(0), Hold(0)]
     assert floor.speak(200, begun=60) == [Stop(0)]

@@ -11,11 +11,11 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
 from av import AudioFrame
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
-from pipecat.transports.smallwebrtc.transport import SmallWebRTCTransport
 
 from model_runtime.protocol import GROUP_SAMPLES, Done, Respond, Speech
-from pipeline.call import Call, CallAgent, Fader, transport_params
+from pipeline.call import Call, CallAgent, Fader
 from pipeline.jitter import AudioJitterBuffer
+from pipeline.webrtc import webrtc_transport
 from tests.pipeline.scripted_engine import ScriptedEngine, eventually
 
 TONE = (8000 * np.sin(2 * np.pi * 450 * np.arange(GROUP_SAMPLES) / 24_000)).astype("<i2").tobytes()
@@ -67,7 +67,7 @@ async def test_a_greeting_is_heard_and_read_at_the_far_end() -> None:
 
         fader = Fader()
         call = Call(
-            SmallWebRTCTransport(near, transport_params(fader)),
+            webrtc_transport(near, fader),
             fader,
             engine.url,
             CallAgent("A", greeting="Good day."),

@@ -12,6 +12,7 @@ from model_runtime.protocol import (
     Done,
     Drop,
     Error,
+    HistoryEntry,
     Open,
     Respond,
     Speech,
@@ -79,6 +80,13 @@ def test_tool_results_come_into_the_history_in_order() -> None:
     rig.send(ToolResult("a", "1"), ToolResult("b", "2"))
     text = rig.kit.model.tokenizer.decode(history(rig))
     assert text.endswith("function_output\na\n1function_output\nb\n2")
+
+
+def test_the_engine_says_by_its_id_that_it_has_a_result() -> None:
+    rig = Rig()
+    rig.send(ToolResult("a", "1", "the first"), ToolResult("b", "2"))
+    rig.run()
+    assert [entry.result for entry in rig.told(HistoryEntry)][-2:] == ["the first", ""]
 
 
 # --- replies that do not end well ---

@@ -1,0 +1,300 @@
+"""baresip-python as Parley uses it: one stack, many lines. Lives in the worker process alone.
+
+Its ways that this module is built around (0.5): one user agent for each transport, since a request that comes
+by another is answered 404; ``answer(video=True)``, since without it every answer is followed by a re-INVITE
+of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else; audio is
+polled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Network
+from typing import Any
+
+from baresip.audio import CallAudio
+from baresip.call import Call, CallState, TransferRequest
+from baresip.config import Account, Config
+from baresip.errors import AudioNotActive, AudioRestarted, BaresipError
+from baresip.events import Event, StackEvent
+from baresip.runtime import Runtime
+from baresip.ua import UserAgent
+from loguru import logger
+
+from bot.ingress.sip import messages as m
+from bot.ingress.sip.pacing import Intake, Outbox
+from bot.ingress.sip.resampler import Resampler
+from bot.ingress.sip.trust import attach, own_sockets
+from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
+
+TICK_S = 0.01
+NAMES = {
+    "opus": "opus/48000/2",
+    "g722": "g722/16000/1",
+    "pcmu": "pcmu",
+    "pcma": "pcma",
+}  # the stack's spelling
+CLOSE_S = 1.0  # for goodbyes to go out
+
+Send = Callable[[m.FromWorker], None]
+
+
+class StackError(Exception):
+    """The stack cannot run as configured. The message says why and what to do."""
+
+
+class Line:
+    """One call's media between the stack and the socket."""
+
+    def __init__(self, call_id: str, call: Call, send: Send) -> None:
+        """``call``: the stack's."""
+        self.call_id = call_id
+        self.call = call
+        self.outbox = Outbox()
+        self._send = send
+        self._intake = Intake(time.monotonic())
+        self._taken = 0  # as told
+        self._ear: Resampler | None = None
+        self._mouth: Resampler | None = None
+
+    def held(self, on: bool) -> None:
+        """The far end holds us: what it plays meanwhile is for nobody."""
+        self._intake.held = on
+
+    def tick(self, now: float) -> None:
+        """Move what is there."""
+        if self.call.state is not CallState.ESTABLISHED:
+            return
+        try:
+            pcm = self._move(self.call.audio)
+        except (AudioNotActive, AudioRestarted):
+            self.outbox.again()
+            pcm = b""
+        pcm = self._intake.take(pcm, now)
+        if pcm or self.outbox.taken != self._taken:
+            self._taken = self.outbox.taken
+            self._send(m.Heard(self.call_id, pcm, self._taken))
+
+    def _move(self, audio: CallAudio) -> bytes:
+        info = audio.info()
+        if not info.tx_ready:  # on hold
+            self.outbox.again()
+        else:
+            self.outbox.left(info.tx_buffered)
+            target = (info.tx_sample_rate, info.tx_channels)
+            if self._mouth is None or self._mouth.target != target:
+                self._mouth = Resampler(OUTPUT_RATE, 1, *target)
+            while frame := self.outbox.next():
+                self.outbox.wrote(audio.write(self._mouth(frame)))
+        if not info.rx_ready or not info.rx_buffered:
+            return b""
+        source = (info.rx_sample_rate, info.rx_channels)
+        if self._ear is None or self._ear.source != source:
+            self._ear = Resampler(*source, INPUT_RATE, 1)
+        return self._ear(audio.read(info.rx_buffered))
+
+
+class Stack:
+    """The SIP stack of this process and every call on it. ``handle`` takes orders, ``send`` gets the news."""
+
+    def __init__(self, send: Send) -> None:
+        """Nothing runs before ``start``."""
+        self._send = send
+        self._runtime = Runtime()
+        self._agents: dict[str, UserAgent] = {}
+        self._lines: dict[str, Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.died = asyncio.Event()
+
+    async def start(self, wanted: m.Configure) -> m.Listening:
+        """Listen. Raises ``StackError``."""
+        self._runtime.on_dead = self.died.set  # type: ignore[assignment] # baresip's own hint is None
+        everywhere = wanted.host == "0.0.0.0"
+        low, high = wanted.rtp_ports
+        config = Config(
+            # Without an interface named, the stack finds them itself and leaves the loopback out.
+            net_interface=None if everywhere else wanted.host,
+            expose_headers=("To",),
+            max_concurrent_calls=None,  # the media process admits
+            rtp_timeout=wanted.rtp_timeout_s,
+            extra_config_text=f"sip_listen {wanted.host}:{wanted.port}\n"
+            f"rtp_ports {low}-{high}\n"
+            "audio_jitter_buffer_type adaptive\n"
+            f"audio_jitter_buffer_ms {wanted.jitter_ms[0]}-{wanted.jitter_ms[1]}\n",
+        )
+        try:
+            await self._runtime.start(config)
+        except BaresipError as error:
+            where = f"{wanted.host}:{wanted.port}"
+            raise StackError(f"cannot listen on {where}: {error}; PARLEY_SIP__LISTEN chooses") from None
+        sockets = 0
+        networks = [IPv4Network(network) for network in wanted.trusted]
+        for found in own_sockets(wanted.port):
+            attach(found, networks)  # before there is anybody to answer
+            sockets += 1
+        if sockets < len(wanted.transports):
+            raise StackError(f"cannot listen on {wanted.host}:{wanted.port} for all transports")
+        for transport in wanted.transports:
+            account = Account(
+                user=wanted.username or "parley",
+                domain=wanted.host,
+                password=wanted.password,
+                reg_interval=0,
+                transport="tcp" if transport == "tcp" else "udp",
+                audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
+                extra_params=("catchall=yes",),  # whatever number was called
+            )
+            agent = await UserAgent.create(self._runtime, account, transfer_policy="reject")
+            agent.on_incoming(self._incoming)
+            self._agents[transport] = agent
+        return m.Listening(wanted.host, wanted.port)
+
+    async def run(self) -> None:
+        """Move audio until cancelled."""
+        due = time.monotonic()
+        while True:
+            due = max(due + TICK_S, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+            for line in list(self._lines.values()):
+                try:
+                    line.tick(due)
+                except Exception:  # its own fault, and the end of no other call
+                    logger.exception("{}: fault in moving audio", line.call_id)
+                    self._do(line.call_id, line.call.hangup())
+                    self._closed(line.call_id, "internal error", _quality(line.call))
+
+    async def close(self) -> None:
+        """Hang up every call and stop the stack."""
+        for task in list(self._tasks):
+            task.cancel()
+        for line in list(self._lines.values()):
+            self._do(line.call_id, line.call.hangup())
+        if self._lines:
+            await asyncio.sleep(CLOSE_S)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runtime.close()
+
+    # --- orders --------------------------------------------------------------------------------------------
+
+    def handle(self, order: m.ToWorker) -> None:
+        """Do it; what comes of it is told later. Orders for a call that is gone are late, not wrong."""
+        if isinstance(order, m.Dial):
+            self._do(order.call, self._dial(order))
+            return
+        assert not isinstance(order, m.Configure)
+        line = self._lines.get(order.call)
+        if line is None:
+            if isinstance(order, m.Hold | m.SendDigits | m.Transfer):
+                self._send(m.Outcome(order.call, order.number, "the call is over"))
+            return
+        call = line.call
+        match order:
+            case m.Speak():
+                line.outbox.put(order.pcm)
+            case m.Answer():
+                self._do(order.call, call.answer(video=True))
+            case m.Reject():
+                self._do(order.call, call.reject())
+            case m.HangUp():
+                self._do(order.call, call.hangup())
+            case m.Hold():
+                self._ask(order, call.hold() if order.on else call.resume())
+            case m.SendDigits():
+                self._ask(order, call.send_dtmf(order.digits))
+            case m.Transfer():
+                self._ask(order, call.transfer(order.uri))
+
+    async def _dial(self, order: m.Dial) -> None:
+        transport = "tcp" if "transport=tcp" in order.uri.lower() else "udp"
+        agent = self._agents.get(transport)
+        if agent is None:
+            self._send(m.Closed(order.call, f"{transport} is not among the transports"))
+            return
+        try:
+            call = await agent.dial(order.uri)
+        except (BaresipError, ValueError) as error:
+            self._send(m.Closed(order.call, str(error)))
+            return
+        self._watch(order.call, call)
+
+    def _do(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
+        """Beside the rest; a fault in it is this call's alone."""
+
+        async def done() -> None:
+            try:
+                await work
+            except BaresipError as error:  # most often: the far end was quicker
+                logger.debug("{}: {}", call_id, error)
+            except Exception:
+                logger.exception("{}: fault in the phone's worker", call_id)
+                self._closed(call_id, "internal error", m.Quality())
+
+        self._spawn(done())
+
+    def _ask(self, order: m.Hold | m.SendDigits | m.Transfer, work: Coroutine[Any, Any, None]) -> None:
+        async def asked() -> None:
+            try:
+                await work
+            except (BaresipError, ValueError) as error:
+                self._send(m.Outcome(order.call, order.number, str(error)))
+            else:
+                self._send(m.Outcome(order.call, order.number))
+
+        self._spawn(asked())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- news ----------------------------------------------------------------------------------------------
+
+    def _incoming(self, call: Call) -> None:
+        call_id = uuid.uuid4().hex
+        self._watch(call_id, call)
+        self._send(m.Incoming(call_id, call.peer or "", call.headers.get("To", ""), call.call_id or ""))
+
+    def _watch(self, call_id: str, call: Call) -> None:
+        line = self._lines[call_id] = Line(call_id, call, self._send)
+
+        def happened(event: StackEvent) -> None:
+            match event.event:
+                case Event.CALL_RINGING | Event.CALL_PROGRESS:
+                    self._send(m.Ringing(call_id))
+                case Event.CALL_ESTABLISHED:
+                    self._send(m.Established(call_id))
+                case Event.CALL_HOLD | Event.CALL_RESUME:
+                    on = event.event is Event.CALL_HOLD
+                    line.held(on)
+                    self._send(m.Held(call_id, on))
+                case Event.CALL_CLOSED:
+                    self._closed(call_id, event.text or "", _quality(call))
+
+        def transfer_asked(request: TransferRequest) -> None:
+            logger.info("{}: the far end asked for a transfer, which is refused", call_id)
+
+        call.on(happened)
+        call.on_dtmf(lambda pressed: self._send(m.Digit(call_id, pressed.digit)))
+        call.on_transfer_request(transfer_asked)
+
+    def _closed(self, call_id: str, reason: str, quality: m.Quality) -> None:
+        if self._lines.pop(call_id, None) is not None:
+            self._send(m.Closed(call_id, reason, quality))
+
+
+def _quality(call: Call) -> m.Quality:
+    stats = call.final_stats
+    if stats is None:
+        return m.Quality()
+    return m.Quality(
+        sent_packets=stats.tx_packets,
+        received_packets=stats.rx_packets,
+        lost_packets=stats.rx_lost,
+        jitter_ms=stats.rx_jitter_ms,
+        late_packets=stats.jbuf_late or 0,
+        buffer_ms=stats.jbuf_delay_ms or 0,
+        mos=stats.mos_estimate,
+    )

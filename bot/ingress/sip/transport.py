@@ -1,0 +1,119 @@
+"""A phone leg as a pipecat transport."""
+
+from __future__ import annotations
+
+import asyncio
+
+from loguru import logger
+from pipecat.audio.dtmf.types import KeypadEntry
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    InputAudioRawFrame,
+    InputDTMFFrame,
+    OutputAudioRawFrame,
+    StartFrame,
+)
+from pipecat.transports.base_input import BaseInputTransport
+from pipecat.transports.base_output import BaseOutputTransport
+from pipecat.transports.base_transport import BaseTransport, TransportParams
+
+from bot.ingress.sip import messages as m
+from bot.ingress.sip.leg import SipLeg
+from model_runtime.protocol import INPUT_RATE
+
+_KEYS = {key.value for key in KeypadEntry}
+
+
+class _Input(BaseInputTransport):
+    """What the far end says and presses; answers the call once the pipeline runs."""
+
+    def __init__(self, transport: SipTransport, params: TransportParams) -> None:
+        super().__init__(params)
+        self._transport = transport
+        self._listening: asyncio.Task[None] | None = None
+
+    async def start(self, frame: StartFrame) -> None:
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+        self._listening = self.create_task(self._listen())
+        self._transport.leg.answer()
+
+    async def stop(self, frame: EndFrame) -> None:
+        await super().stop(frame)
+        await self._stop_listening()
+
+    async def cancel(self, frame: CancelFrame) -> None:
+        await super().cancel(frame)
+        await self._stop_listening()
+
+    async def cleanup(self) -> None:
+        await super().cleanup()  # type: ignore[no-untyped-call] # pipecat's
+        await self._stop_listening()
+
+    async def _stop_listening(self) -> None:
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            await self.cancel_task(listening)
+
+    async def _listen(self) -> None:
+        async for event in self._transport.leg.events():
+            match event:
+                case m.Heard(pcm=pcm):
+                    if pcm:
+                        await self.push_audio_frame(InputAudioRawFrame(pcm, INPUT_RATE, 1))
+                case m.Digit(digit=digit):
+                    logger.info("key {}", digit)
+                    if digit in _KEYS:  # A to D are on no phone that people have
+                        await self.push_frame(InputDTMFFrame(KeypadEntry(digit)))
+                case m.Held(on=on):
+                    logger.info("put on hold" if on else "taken back from hold")
+                case m.Established():
+                    await self._transport.happened("on_client_connected")
+                case m.Closed():
+                    await self._transport.happened("on_client_disconnected")
+
+
+class _Output(BaseOutputTransport):
+    """What the far end hears. A write lasts until there is room on the line: that is the pace of the call."""
+
+    def __init__(self, transport: SipTransport, params: TransportParams) -> None:
+        super().__init__(params)
+        self._transport = transport
+
+    async def start(self, frame: StartFrame) -> None:
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+
+    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        return await self._transport.leg.speak(frame.audio)
+
+
+class SipTransport(BaseTransport):
+    """``leg``, for one pipeline. Whoever made the leg ends it.
+
+    Event handlers ``on_client_connected`` and ``on_client_disconnected`` get the leg as their client.
+    """
+
+    def __init__(self, leg: SipLeg, params: TransportParams) -> None:
+        """``params`` at the engine's rates: see ``pipeline.call.transport_params``."""
+        super().__init__()
+        self.leg = leg
+        # A write that waits is a hold, which may last; the end of the leg ends it.
+        params = params.model_copy(update={"audio_out_write_timeout_secs": None})
+        self._input = _Input(self, params)
+        self._output = _Output(self, params)
+        self._register_event_handler("on_client_connected")
+        self._register_event_handler("on_client_disconnected")
+
+    def input(self) -> BaseInputTransport:
+        """The start of the pipeline."""
+        return self._input
+
+    def output(self) -> BaseOutputTransport:
+        """Its end."""
+        return self._output
+
+    async def happened(self, event: str) -> None:
+        """Tell whoever listens for ``event``."""
+        await self._call_event_handler(event, self.leg)

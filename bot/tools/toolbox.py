@@ -1,0 +1,52 @@
+"""An agent's tools, ready for calls: owns what they need, an HTTP client and the MCP servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from bot.settings import ToolSettings
+from bot.tools import http
+from bot.tools.function import ToolContext
+from bot.tools.mcp_servers import McpConnection
+from bot.tools.registry import find
+from bot.voices.finder import VoiceFinder
+from pipeline.tools.tool import Tool
+
+if TYPE_CHECKING:
+    from bot.agents import Agent
+
+
+class Toolbox:
+    """What a call is given when it begins: an MCP server that came since is in it."""
+
+    def __init__(self, own: dict[str, Tool], servers: Sequence[McpConnection] = ()) -> None:
+        """Made by ``open_toolbox``."""
+        self.servers = servers
+        self._own = own
+
+    def tools(self) -> dict[str, Tool]:
+        """By the names the model knows them by: an MCP server's are prefixed where another has the name."""
+        tools = dict(self._own)
+        for server in self.servers:
+            for name, tool in server.tools.items():
+                free = name not in tools
+                tools[name if free else f"{server.name}_{name}"] = tool if free else server.renamed(name)
+        return tools
+
+
+@asynccontextmanager
+async def open_toolbox(
+    settings: ToolSettings, agent: Agent, voices: VoiceFinder | None = None
+) -> AsyncIterator[Toolbox]:
+    """The tools of one agent; MCP servers are started, but not waited for. Raises ``BadTool``."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(http.client())
+        context = ToolContext(settings, client, agent.time_zone, agent.language, voices)
+        own = {
+            use.name: find(use, agent.folder).bind(lambda: context, use.options, use.terms)
+            for use in agent.tools
+        }
+        servers = [await stack.enter_async_context(McpConnection(server)) for server in agent.mcp]
+        yield Toolbox(own, servers)

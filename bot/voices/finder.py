@@ -1,0 +1,98 @@
+"""Finding a voice in the middle of a call: in the library as it was a moment ago, without waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loguru import logger
+
+from bot.voices.library import LibraryError, known
+from bot.voices.ranking import ATTRIBUTES, Ranking
+from model_runtime.library.entry import Entry
+
+LOOK_EVERY_S = 5.0  # at the folder, for voices that came or went
+_RELATIVE = re.compile(r"\b(this|that|your|yours|same|like)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A voice that fits, and what is said of it."""
+
+    name: str
+    description: str
+
+
+class VoiceFinder:
+    """Made by ``voice_finder``, which keeps it up to date."""
+
+    def __init__(self) -> None:
+        """Nothing known."""
+        self._ready = asyncio.Event()
+        self._entries: dict[str, Entry] = {}
+        self._ranking = Ranking([])
+
+    def know(self, entries: list[Entry]) -> None:
+        """These are the voices there are."""
+        self._entries = {entry.name: entry for entry in entries if not entry.fault}
+        self._ranking = Ranking([known(entry) for entry in self._entries.values()])
+        self._ready.set()
+
+    async def find(self, text: str, present: str = "") -> Found | None:
+        """The voice that fits ``text`` best and is not the ``present`` one; ``None`` if none fits at all.
+
+        "Deeper", "like this but slower" and the like are meant against the present voice. Waits only for the
+        library to have been read once.
+        """
+        await self._ready.wait()
+        like = present if present in self._entries and is_relative(text) else ""
+        for hit in self._ranking.search(text, like, limit=2):
+            if hit.name != present and hit.score > 0:
+                return Found(hit.name, self._entries[hit.name].description)
+        return None
+
+
+def is_relative(text: str) -> bool:
+    """Whether a description is meant against the voice that is heard now."""
+    words = re.findall(r"[a-z]+", text.lower())
+    return any(word in ATTRIBUTES and word.endswith("er") for word in words) or bool(_RELATIVE.search(text))
+
+
+@asynccontextmanager
+async def voice_finder(read: Callable[[], list[Entry]], folder: Path) -> AsyncIterator[VoiceFinder]:
+    """A finder over what ``read`` lists, now and whenever ``folder`` has changed.
+
+    ``read`` may take seconds and raise ``LibraryError``; it runs on a thread of its own.
+    """
+    finder = VoiceFinder()
+    task = asyncio.create_task(_keep_up(finder, read, folder), name="voice-finder")
+    try:
+        yield finder
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _keep_up(finder: VoiceFinder, read: Callable[[], list[Entry]], folder: Path) -> None:
+    seen: object = None
+    while True:
+        now = await asyncio.to_thread(_state, folder)
+        if now != seen:
+            try:
+                finder.know(await asyncio.to_thread(read))
+                seen = now
+            except LibraryError as error:
+                logger.error(f"voices cannot be searched: {error}")
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _state(folder: Path) -> object:
+    """Something that changes when the folder's files do."""
+    try:
+        return sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+    except OSError:
+        return []

@@ -1,0 +1,60 @@
+"""Which voice a call speaks in, once somebody has chosen one: the model by a tool, or the caller on the page.
+
+The engine changes over at the next chunk of sound. The choice belongs to this call alone; it survives an
+engine that dies and a caller who comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from model_runtime.protocol import SetVoice
+from pipeline import page_messages as page
+from pipeline.record import CallRecord
+
+
+class ChosenVoice:
+    """One call's.
+
+    Args:
+        agents: the agent's voice; empty: the checkpoint's default.
+        record: where the choice is kept.
+        send: to the engine, if there is one.
+        tell: to the page.
+    """
+
+    def __init__(
+        self,
+        agents: str,
+        record: CallRecord,
+        send: Callable[[SetVoice], None],
+        tell: Callable[[page.PageMessage], Awaitable[None]],
+    ) -> None:
+        """See the class."""
+        self._agents = agents
+        self._record = record
+        self._send = send
+        self._tell = tell
+        self.spoken = agents  # as the engine names it
+        self._before: str | None = None  # while the engine may still say that there is no such voice
+
+    @property
+    def name(self) -> str:
+        """What a session is to be opened with."""
+        return self._record.voice or self._agents
+
+    async def choose(self, name: str) -> None:
+        """Speak as ``name`` from the next chunk on."""
+        self._before = self._record.voice
+        self._record.speak_as(name)
+        self.spoken = name
+        self._send(SetVoice(name))
+        await self._tell(page.Voice(name))
+
+    async def refused(self, reason: str) -> None:
+        """The engine does not have the voice that was chosen last: the one before goes on."""
+        before, self._before = self._before or "", None
+        self._record.speak_as(before)
+        self.spoken = self.name
+        await self._tell(page.Notice("warning", reason))
+        await self._tell(page.Voice(self.name))

@@ -1,0 +1,153 @@
+"""Where a call's tools are run: it owns their tasks, asks for permission and keeps the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from loguru import logger
+
+from model_runtime.protocol import ToolCall
+from pipeline import page_messages as page
+from pipeline.agent import CallAgent, CallSettings
+from pipeline.record import CallRecord
+from pipeline.tools.consent import consented
+from pipeline.tools.ledger import Errand
+from pipeline.tools.permission import ASK_FIRST, NOBODY_KNOWS, needs_consent
+from pipeline.tools.runner import Outcome, run_tool
+from pipeline.tools.tool import Line, Tool
+
+MAX_ROUNDS = 4  # answers in a row, without a word of the caller, that may ask for tools: a model can go round
+TOO_MANY = "Error: {name} was not run: too many tools in a row. Answer the caller with what there is."
+
+Tell = Callable[[page.PageMessage], Awaitable[None]]
+
+
+class ToolDesk:
+    """One call's.
+
+    Args:
+        agent: whose tools.
+        settings: timeouts.
+        record: the conversation, and the ledger.
+        line: what tools may do to the call.
+        tell: something for the page.
+        news: called after each result; ``answer``: it was the last of its turn, so the model should speak.
+    """
+
+    def __init__(
+        self,
+        agent: CallAgent,
+        settings: CallSettings,
+        record: CallRecord,
+        line: Line,
+        tell: Tell,
+        news: Callable[[bool], Awaitable[None]],
+    ) -> None:
+        """See the class."""
+        self._agent = agent
+        self._settings = settings
+        self._record = record
+        self._line = line
+        self._tell = tell
+        self._news = news
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._agreed: set[int] = set()  # turns whose yes has let a call through
+        self._words = asyncio.Event()  # set for a moment when the caller's words have come
+        self._rounds = 0
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """By name."""
+        return self._agent.tools
+
+    def take(
+        self, turn: int, calls: Sequence[ToolCall], *, to_voice: bool, again: bool, transcribes: bool
+    ) -> None:
+        """Run what a turn that was just committed asks for, in order.
+
+        Args:
+            turn: the turn.
+            calls: what it asks for; may be nothing.
+            to_voice: it answers the caller's own words.
+            again: see ``ToolLedger.enter``.
+            transcribes: the caller's words of this turn will be written down.
+        """
+        self._rounds = 0 if to_voice else self._rounds + 1
+        if not calls:
+            return
+        errands = self._record.tools.enter(calls, again)
+        for errand in errands if self._rounds > MAX_ROUNDS else ():
+            if errand.state == "asked":
+                self._record.tools.finish(errand, TOO_MANY.format(name=errand.call.name))
+        self._record.keep_tools()
+        work = self._run(turn, errands, to_voice, transcribes)
+        task = asyncio.create_task(work, name=f"tools of turn {turn}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def transcribed(self) -> None:
+        """The record has got more of the caller's words."""
+        self._words.set()
+        self._words.clear()
+
+    async def close(self) -> None:
+        """The call is over: tools under way may finish for ``tool_end_s``, then they are broken off."""
+        tasks = set(self._tasks)
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self._settings.tool_end_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, turn: int, errands: Sequence[Errand], to_voice: bool, transcribes: bool) -> None:
+        for errand in errands:
+            try:
+                if errand.state == "asked":
+                    await self._run_one(turn, errand, to_voice, transcribes)
+                last = errand is errands[-1]
+                await self._news(last and self._rounds <= MAX_ROUNDS + 1)
+            except Exception:  # else the other tools of the turn would never run
+                logger.exception(f"tool {errand.call.name}: its result could not be passed on")
+
+    async def _run_one(self, turn: int, errand: Errand, to_voice: bool, transcribes: bool) -> None:
+        ledger, call = self._record.tools, errand.call
+
+        async def objection(tool: Tool, arguments: dict[str, Any]) -> str:
+            if not needs_consent(tool, to_voice, ledger.outside):
+                return ""
+            if to_voice and not transcribes:
+                return NOBODY_KNOWS.format(name=call.name)
+            question = tool.question(arguments)
+            if to_voice and turn not in self._agreed:
+                await self._heard(turn)
+                exchanges = self._record.conversation.exchanges
+                if consented(exchanges, turn, question, self._agent.agreeing):
+                    self._agreed.add(turn)
+                    return ""
+            return ASK_FIRST.format(question=question)
+
+        def begin() -> None:
+            ledger.begin(errand)
+            self._record.keep_tools()
+
+        await self._tell(page.ToolUsed(turn, call.name, "running"))
+        outcome = Outcome("", ok=False)
+        try:
+            outcome = await run_tool(
+                self.tools, call, self._settings.tool_timeout_s, self._line, objection, begin
+            )
+            ledger.finish(errand, outcome.content, outcome.outside)
+        finally:
+            self._record.keep_tools()
+        await self._tell(page.ToolUsed(turn, call.name, "done" if outcome.ok else "failed"))
+
+    async def _heard(self, turn: int) -> None:
+        """Wait for the caller's words of ``turn``, which may come after the answer to them."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.transcript_s):
+                while self._record.conversation.unheard(turn):
+                    await self._words.wait()

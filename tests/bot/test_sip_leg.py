@@ -1,0 +1,88 @@
+"""A leg by the worker's words alone: why it ended, who may still speak, who still waits for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bot.ingress.sip import messages as m
+from bot.ingress.sip.leg import LegError
+from bot.ingress.sip.phone import WorkerLeg
+
+CALLED_US = m.Incoming("id", "sip:a@b", "sip:c@d", "x")
+
+
+class Line:
+    """A leg and what it told the worker."""
+
+    def __init__(self, incoming: m.Incoming | None = CALLED_US) -> None:
+        self.told: list[m.ToWorker] = []
+        self.leg = WorkerLeg("id", self.told.append, incoming)
+
+
+@pytest.mark.parametrize(
+    ("incoming", "established", "said", "reason"),
+    [
+        (True, True, "Connection reset by peer [104]", "hung-up"),
+        (True, False, "Connection reset by peer [104]", "hung-up"),
+        (True, True, "rtp stream error", "rtp-timeout"),
+        (True, True, "Call transfered", "transferred"),
+        (False, True, "Connection reset by peer [104]", "hung-up"),
+        (False, False, "486 Busy Here", "refused:486"),
+        (False, False, "Connection refused [111]", "failed"),
+        (False, False, "", "failed"),
+    ],
+)
+async def test_why_a_call_is_over(incoming: bool, established: bool, said: str, reason: str) -> None:
+    line = Line(CALLED_US if incoming else None)
+    if established:
+        line.leg.happened(m.Established("id"))
+    line.leg.happened(m.Closed("id", said))
+    assert (await line.leg.ended()).reason == reason
+    assert await line.leg.established() is established
+    assert [type(event).__name__ async for event in line.leg.events()][-1] == "Closed"
+
+
+async def test_only_so_much_is_on_its_way_to_the_line() -> None:
+    line = Line()
+    for _ in range(m.WINDOW):
+        assert await line.leg.speak(b"x")
+    late = asyncio.create_task(line.leg.speak(b"late"))
+    await asyncio.sleep(0)
+    assert not late.done()
+    line.leg.happened(m.Heard("id", b"", 1))
+    assert await late
+    assert line.told == [*[m.Speak("id", b"x")] * m.WINDOW, m.Speak("id", b"late")]
+
+
+async def test_when_the_worker_dies_nobody_waits_for_it() -> None:
+    line = Line()
+    for _ in range(m.WINDOW):
+        await line.leg.speak(b"x")
+    speaking = asyncio.create_task(line.leg.speak(b"late"))
+    pressing = asyncio.create_task(line.leg.press("1"))
+    await asyncio.sleep(0)
+    line.leg.lost()
+    assert not await speaking
+    with pytest.raises(LegError, match="worker died"):
+        await pressing
+    assert (await line.leg.ended()).reason == "worker-died"
+    assert not await line.leg.speak(b"later")
+    line.leg.hang_up()
+    line.leg.lost()  # harmless
+    with pytest.raises(LegError, match="is over"):
+        await line.leg.hold(True)
+
+
+async def test_a_request_that_fails_says_why_and_one_that_is_done_returns() -> None:
+    line = Line()
+    transfer = asyncio.create_task(line.leg.transfer("sip:e@f"))
+    hold = asyncio.create_task(line.leg.hold(True))
+    await asyncio.sleep(0)
+    line.leg.happened(m.Outcome("id", 2))
+    line.leg.happened(m.Outcome("id", 1, "603 Decline"))
+    line.leg.happened(m.Outcome("id", 9))  # nobody asked
+    await hold
+    with pytest.raises(LegError, match="603 Decline"):
+        await transfer

@@ -1,0 +1,112 @@
+"""The phone's settings: off unless asked for, for this machine unless told who else; and whom it may call."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from bot import settings as conf
+from bot.check import _phone
+from bot.ingress.sip.outbound import CannotCall, checked
+from bot.settings import SipSettings
+from tests.e2e.server import free_port
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in conf.rows():
+        monkeypatch.delenv(row.variable, raising=False)
+
+
+def test_there_is_no_phone_unless_asked_for() -> None:
+    assert conf.load().sip.listen == ""
+    assert _phone(SipSettings()).said.startswith("off")
+
+
+def test_on_the_loopback_this_machine_may_call() -> None:
+    assert SipSettings(listen="127.0.0.1:5060").networks == ["0.0.0.0/0"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"LISTEN": "0.0.0.0:5060"}, "PARLEY_SIP__TRUSTED: nobody is trusted"),
+        ({"LISTEN": "here:5060"}, "PARLEY_SIP__LISTEN: is 'here:5060', should be an IPv4 address"),
+        ({"LISTEN": "127.0.0.1"}, "PARLEY_SIP__LISTEN"),
+        ({"LISTEN": "[::1]:5060"}, "PARLEY_SIP__LISTEN"),
+        ({"TRUSTED": "10.0.0.1/8"}, "has host bits set"),
+        ({"TRUSTED": ",".join(f"10.0.0.{n}" for n in range(65))}, "at most 64"),
+        ({"TRANSPORTS": "udp,carrier-pigeon"}, "PARLEY_SIP__TRANSPORTS"),
+        ({"CODECS": ""}, "PARLEY_SIP__CODECS"),
+        ({"RTP_PORTS": "20000-10000"}, "the lower first"),
+        ({"JITTER_MS": "many"}, "PARLEY_SIP__JITTER_MS"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"PARLEY_SIP__{name}", value)
+    with pytest.raises(conf.BadSettings) as error:
+        conf.load()
+    assert said in str(error.value)
+
+
+def test_elsewhere_those_named_may_call_and_the_rest_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_SIP__LISTEN", "0.0.0.0:5060")
+    monkeypatch.setenv("PARLEY_SIP__TRUSTED", "192.0.2.10, 198.51.100.0/24")
+    monkeypatch.setenv("PARLEY_SIP__RTP_PORTS", "20000-20099")
+    sip = conf.load().sip
+    assert sip.networks == ["192.0.2.10/32", "198.51.100.0/24"]
+    assert sip.rtp_ports == (20_000, 20_099)
+
+
+def test_the_table_says_ranges_as_they_are_written() -> None:
+    assert {row.variable: row.default for row in conf.rows()}["PARLEY_SIP__RTP_PORTS"] == "10000-10999"
+
+
+def test_check_says_where_the_phone_is_and_what_is_in_its_way() -> None:
+    port = free_port()
+    finding = _phone(SipSettings(listen=f"127.0.0.1:{port}"))
+    assert (finding.state, f"sip:127.0.0.1:{port}" in finding.said) == ("ok", True)
+    away = _phone(SipSettings(listen="192.0.2.1:5060", trusted=("192.0.2.0/24",)))
+    assert (away.state, "cannot assign" in away.said) == ("bad", True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", port))
+        taken = _phone(SipSettings(listen=f"127.0.0.1:{port}"))
+    assert (taken.state, "is taken" in taken.said) == ("note", True)
+
+
+@pytest.mark.parametrize(
+    ("uri", "called"),
+    [
+        ("sip:1000@pbx.example", "sip:1000@pbx.example"),
+        ("1000@PBX.example", "sip:1000@pbx.example"),
+        ("sip:+4930123@gw.example:5070;transport=tcp", "sip:+4930123@gw.example:5070;transport=tcp"),
+    ],
+)
+def test_those_on_the_list_may_be_called(uri: str, called: str) -> None:
+    assert checked(uri, ["1000@pbx.example", "sip:+49*@gw.example:5070"]) == called
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sip:1001@pbx.example",
+        "sip:1000@pbx.example.evil",
+        "sip:1000@pbx.example:5071",
+        "sip:1000@pbx.example?Route=evil",
+        "sip:1000@pbx.example;maddr=192.0.2.1",
+        "sip:1000%40evil@pbx.example",
+        "<sip:1000@pbx.example>",
+        "sip:1000@pbx.example\nX: y",
+        "tel:1000",
+        "",
+    ],
+)
+def test_nobody_else_may(uri: str) -> None:
+    with pytest.raises(CannotCall):
+        checked(uri, ["1000@pbx.example"])
+    with pytest.raises(CannotCall):
+        checked(uri, [])

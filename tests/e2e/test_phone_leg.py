@@ -1,0 +1,169 @@
+"""The phone's own leg as a caller of Parley: what is heard through a hold, keys, transfers, our own calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bot.ingress.sip import messages as m
+from bot.ingress.sip.ingress import configuration, hang_up
+from bot.ingress.sip.leg import LegError
+from bot.ingress.sip.phone import Phone, WorkerLeg
+from bot.settings import SipSettings
+from bot.waveform import Pcm
+from model_runtime.protocol import INPUT_RATE
+from model_runtime.training.judge import nearest, recognise
+from tests.e2e.measure import utterances
+from tests.e2e.phone_line import ANSWER_S, GREETING_S, PhoneLine, line_of, phone_line, tones, voice
+from tests.e2e.server import free_port
+from tests.e2e.shop import ANSWERS, GREETING, QUESTIONS
+from tests.e2e.softphone import softphone
+from tests.e2e.speakers import VOICES, say
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLine]:
+    with phone_line(tmp_path_factory.mktemp("leg")) as running:
+        yield running
+
+
+class Caller:
+    """One call of ours, and all that was heard in it."""
+
+    def __init__(self, leg: WorkerLeg) -> None:
+        self.leg = leg
+        self.heard = b""
+        self.events: list[object] = []
+
+    async def listen(self) -> None:
+        async for event in self.leg.events():
+            if isinstance(event, m.Heard):
+                self.heard += event.pcm
+            else:
+                self.events.append(event)
+
+    def pcm(self) -> Pcm:
+        return np.frombuffer(self.heard, "<i2").astype(np.float32) / np.float32(32768)
+
+    def tones(self) -> list[float]:
+        return tones(self.pcm(), INPUT_RATE)
+
+    async def hear_out(self, seconds: float = 60.0, quiet_s: float = 1.2) -> Pcm:
+        """What is said from now on, until it has been quiet for so long."""
+        start = len(self.pcm())
+
+        def over() -> bool:
+            said = utterances(self.pcm()[start:], INPUT_RATE, quiet_s)
+            return bool(said) and len(self.pcm()) - start - said[-1][1] > quiet_s * INPUT_RATE
+
+        await self.until(over, "the end of what was said", seconds)
+        return self.pcm()[start:]
+
+    async def say(self, pcm: Pcm) -> None:
+        """Speak, at the pace of the line; 24 kHz."""
+        samples = (pcm * 32767).astype("<i2").tobytes()
+        for start in range(0, len(samples), m.SPOKEN_BYTES):
+            assert await self.leg.speak(samples[start : start + m.SPOKEN_BYTES])
+
+    async def until(self, fact: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+        for _ in range(round(seconds * 20)):
+            if fact():
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"never came: {what}; {self.events}, {self.tones()}")
+
+
+@asynccontextmanager
+async def own_phone(incoming: Callable[[WorkerLeg], None] = lambda leg: leg.reject()) -> AsyncIterator[Phone]:
+    phone = Phone(configuration(SipSettings(listen=f"127.0.0.1:{free_port()}")), incoming)
+    running = asyncio.create_task(phone.run())
+    try:
+        await asyncio.wait_for(phone.ready.wait(), 20)
+        yield phone
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def calling(phone: Phone, uri: str) -> AsyncIterator[Caller]:
+    caller = Caller(phone.dial(uri))
+    listening = asyncio.create_task(caller.listen())
+    try:
+        assert await asyncio.wait_for(caller.leg.established(), 20)
+        yield caller
+    finally:
+        await hang_up(caller.leg)
+        await asyncio.wait_for(listening, 5)
+
+
+async def test_an_answer_held_by_the_caller_goes_on_where_it_was(line: PhoneLine) -> None:
+    async with own_phone() as phone, calling(phone, line.uri) as caller:
+        await caller.until(lambda: bool(caller.tones()), "the greeting")
+        await asyncio.sleep(1.5)
+        await caller.say(voice(1.2, 24_000))
+        await caller.until(lambda: len(caller.tones()) == 2 and caller.tones()[1] > 0.15, "the answer")
+        await caller.leg.hold(True)
+        await asyncio.sleep(0.3)
+        before = caller.tones()[1]
+        await asyncio.sleep(1.5)
+        assert caller.tones()[1:] == [before]  # silence meanwhile
+        await caller.leg.hold(False)
+        await caller.until(lambda: sum(caller.tones()[1:]) > ANSWER_S - 0.2, "the rest of the answer")
+        await asyncio.sleep(0.5)
+        assert before < ANSWER_S - 0.15
+        assert sum(caller.tones()) == pytest.approx(GREETING_S + ANSWER_S, abs=0.2)
+
+
+async def test_nano_greets_and_answers_by_phone(tmp_path: Path) -> None:
+    """Three questions in one call; this nano mishears some, and a line makes it no easier."""
+    with line_of(tmp_path) as line:
+        async with own_phone() as phone, calling(phone, line.uri) as caller:
+            heard = [await caller.hear_out()]
+            asked = list(QUESTIONS)[:3]
+            for question in asked:
+                await caller.say(say(question, VOICES[0], 24_000))
+                heard.append(await caller.hear_out())
+    greeting, *answers = [nearest(recognise(pcm, INPUT_RATE), ANSWERS) for pcm in heard]
+    assert greeting == GREETING
+    assert any(QUESTIONS[question] == said for question, said in zip(asked, answers, strict=True)), answers
+
+
+async def test_keys_reach_the_call_and_a_transfer_asked_of_the_bot_is_refused(line: PhoneLine) -> None:
+    async with own_phone() as phone, calling(phone, line.uri) as caller:
+        await caller.until(lambda: bool(caller.tones()), "the greeting")
+        await caller.leg.press("42#")
+        await caller.until(lambda: sum(caller.tones()) > 1.4, "an answer to the keys")
+        assert all(f"key {key}" in line.log() for key in "42#")
+        with pytest.raises(LegError):
+            await caller.leg.transfer(line.uri)
+
+
+async def test_a_call_that_the_far_end_ends_is_over_here(line: PhoneLine, tmp_path: Path) -> None:
+    async with own_phone() as phone:
+        with softphone(tmp_path / "far", answers=True) as far:
+            async with calling(phone, f"sip:alice@127.0.0.1:{far.port}") as caller:
+                far.hang_up()
+                end = await asyncio.wait_for(caller.leg.ended(), 10)
+                assert end.reason == "hung-up"
+                assert not await caller.leg.speak(bytes(m.SPOKEN_BYTES))
+                with pytest.raises(LegError):
+                    await caller.leg.press("1")
+        nobody = phone.dial(f"sip:nobody@127.0.0.1:{free_port()}")
+        assert not await asyncio.wait_for(nobody.established(), 40)
+        assert (await nobody.ended()).reason in ("failed", "refused:408")
+
+
+async def test_the_far_end_is_transferred(line: PhoneLine, tmp_path: Path) -> None:
+    with softphone(tmp_path / "far", answers=True) as far:
+        async with own_phone() as phone, calling(phone, f"sip:alice@127.0.0.1:{far.port}") as caller:
+            await caller.leg.transfer(line.uri)
+            assert (await caller.leg.ended()).reason == "transferred"
+            assert "phone: sip:alice" in line.log()

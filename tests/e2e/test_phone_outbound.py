@@ -1,0 +1,69 @@
+"""``parley call``, as a person runs it: whom it calls, whom it does not, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.phone_line import GREETING_S, tone_engine, tones, wait_until
+from tests.e2e.server import free_port
+from tests.e2e.softphone import softphone
+
+pytestmark = pytest.mark.e2e
+
+
+def call(uri: str, folder: Path, **settings: str) -> subprocess.Popen[str]:
+    env = os.environ | {"PARLEY_REDIS__DATA_DIR": str(folder / "data")} | settings
+    return subprocess.Popen(
+        [sys.executable, "-m", "bot.cli", "call", uri],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_nobody_is_called_who_is_not_on_the_list(tmp_path: Path) -> None:
+    with softphone(tmp_path / "far", answers=True) as far:
+        out, said = call(f"sip:alice@127.0.0.1:{far.port}", tmp_path).communicate(timeout=60)
+        assert "is not among those that may be called" in said
+        assert "PARLEY_SIP__DESTINATIONS" in said
+        assert not out
+        assert not far.seen("CALL_INCOMING")
+
+
+def test_somebody_on_the_list_is_called_greeted_and_hangs_up(tmp_path: Path) -> None:
+    with tone_engine() as url, softphone(tmp_path / "far", answers=True) as far:
+        settings = {"PARLEY_ENGINE__URL": url, "PARLEY_SIP__DESTINATIONS": "alice@127.0.0.1:*"}
+        calling = call(f"sip:alice@127.0.0.1:{far.port}", tmp_path, **settings)
+        try:
+            far.wait("CALL_ESTABLISHED", 60)
+
+            def heard() -> list[float]:
+                recording = far.recording()
+                return tones(recording.heard, recording.rate)
+
+            wait_until(lambda: sum(heard()) > GREETING_S - 0.1, "the greeting")
+            far.hang_up()
+            out, said = calling.communicate(timeout=30)
+        finally:
+            calling.kill()
+            calling.wait()
+    assert calling.returncode == 0, said
+    assert "bot: Hello, this is Bluebird Outdoor." in out
+    assert "hung-up after" in out
+
+
+def test_somebody_who_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    with tone_engine() as url:
+        settings = {"PARLEY_ENGINE__URL": url, "PARLEY_SIP__DESTINATIONS": "*@127.0.0.1:*"}
+        uri = f"sip:nobody@127.0.0.1:{free_port()};transport=tcp"
+        calling = call(uri, tmp_path, **settings)
+        _, said = calling.communicate(timeout=90)
+        assert calling.returncode == 1
+        assert "nobody@127.0.0.1" in said
+        assert "was not reached" in said
