@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +23,9 @@ import redis
 from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
 from bot.ingress.sip.settings import SipSettings
-from bot.settings import RedisSettings, Settings, variable
+from bot.knowledge.knowledge import load_encoder
+from bot.knowledge.store import KnowledgeError, Store, names
+from bot.settings import KnowledgeSettings, RedisSettings, Settings, variable
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
 PACKAGES = (
@@ -77,6 +80,7 @@ def look(settings: Settings, tell: Callable[[str], None] = lambda what: None) ->
         tell("opening the checkpoint")
         yield from _model(settings)
     yield _redis(settings.redis)
+    yield from _knowledge(settings.knowledge)
 
 
 def _versions() -> Iterator[Finding]:
@@ -187,6 +191,30 @@ def _model(settings: Settings) -> Iterator[Finding]:
     else:
         label = f" ({found['label']})" if found["label"] else ""
         yield Finding("ok", "Checkpoint", f"{found['name'] or settings.checkpoint}{label}")
+
+
+def _knowledge(settings: KnowledgeSettings) -> Iterator[Finding]:
+    """Each base that agents can ask. Calls go on without one, so what is wrong with it is only a note."""
+    encoder = None
+    try:
+        encoder = load_encoder(settings.encoder)
+    except KnowledgeError as error:
+        yield Finding("note", "Knowledge", f"is found by words alone: {error}")
+    for name in names(settings.folder):
+        try:
+            with closing(Store(settings.folder, name)) as store:
+                documents = store.documents()
+        except KnowledgeError as error:
+            yield Finding("note", "Knowledge", str(error))
+            continue
+        count = "1 document" if len(documents) == 1 else f"{len(documents)} documents"
+        said = f"{name}: {count}, found by words"
+        without = [one.source for one in documents if encoder and one.encoder != encoder.name]
+        if without:
+            said += f"; without vectors of this encoder: {len(without)}. Add them again: parley knowledge add"
+        elif encoder:
+            said += " and by meaning"
+        yield Finding("note" if without else "ok", "Knowledge", said)
 
 
 def _redis(settings: RedisSettings) -> Finding:

@@ -1,5 +1,9 @@
 """The knowledge that calls ask: every base of this Parley, searched beside the event loop.
 
+    async with Knowledge(settings.knowledge) as knowledge:
+        answer = await knowledge.search("bluebird", "do you repair tents")
+        answer.said()  # for the model; answer.hits for the transcript: text, where, headings, score
+
 One thread has all files and vectors open, so nothing needs a lock: a search takes some milliseconds, and
 calls that ask at the same moment wait for one another. Whatever is wrong with a base, a call that asks it is
 told so and goes on.

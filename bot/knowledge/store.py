@@ -138,10 +138,10 @@ class Store:
                     self._db.execute("PRAGMA query_only = ON")
                 self._db.execute("PRAGMA foreign_keys = ON")
                 self._db.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
-                self._db.execute(
-                    "PRAGMA synchronous = NORMAL"
-                )  # a crash of the machine may lose the last add
-                self._db.execute("PRAGMA mmap_size = 1073741824")
+                # A crash of the machine may lose the last document added, and no other.
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                # In KiB. Not mapped into memory: a file that somebody cuts short would end the process.
+                self._db.execute("PRAGMA cache_size = -65536")
         except KnowledgeError:
             self._db.close()
             raise

@@ -35,9 +35,10 @@ from bot.knowledge.adding import add, files
 from bot.knowledge.base import Base, Encoder
 from bot.knowledge.knowledge import LIMIT, load_encoder
 from bot.knowledge.passages import Passage
-from bot.knowledge.store import Store
+from bot.knowledge.store import Store, names
 from bot.knowledge.vectors import coded
 from bot.settings import KnowledgeSettings
+from model_runtime.sentences import SentenceEncoder
 from tests.bench import report
 from tests.bench.report import Goal
 from tests.bot.knowledge.encoders import random_encoder
@@ -153,11 +154,13 @@ def measured(
     folder: Path, passages: int, asked: int, console: Console
 ) -> Iterator[tuple[str, list[float], list[float]]]:
     """Speed by words alone, and with vectors."""
-    language = Language(1)
-    (folder / "encoder").mkdir()
-    encoder = random_encoder(folder / "encoder", layers=6, width=384, heads=12, hidden=1536)
-    with closing(Store(folder, "large", create=True, writing=True)) as store:
-        fill(store, encoder, passages, language, console)
+    language, made = Language(1), folder / "encoder"
+    if not names(folder):
+        made.mkdir(parents=True)
+        encoder = random_encoder(made, layers=6, width=384, heads=12, hidden=1536)
+        with closing(Store(folder, "large", create=True, writing=True)) as store:
+            fill(store, encoder, passages, language, console)
+    encoder = SentenceEncoder(made)
     questions = [language.say(2, 8) for _ in range(asked)]
     for name, used in (("words", None), ("words and vectors", encoder)):
         with closing(Base(folder, "large", used, LEAST_LIKENESS)) as base:
@@ -171,12 +174,17 @@ def main() -> int:
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--encoder", type=Path, help="a real encoder, for recall by meaning")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder to keep the large base in, filled by the first run"
+    )
     options = parser.parse_args()
     console, where = Console(stderr=True), report.machine()
     folder = Path(tempfile.mkdtemp(prefix="parley-knowledge-"))
     try:
         speed, times, goals = {}, {}, []
-        for name, clock, cpu in measured(folder, options.passages, options.questions, console):
+        for name, clock, cpu in measured(
+            options.keep or folder / "large", options.passages, options.questions, console
+        ):
             times[name] = cpu
             speed[name] = {"clock_ms": figures(clock), "cpu_ms": figures(cpu)}
             goals.append(Goal.at_most(f"{name}, p95", report.percentile(cpu, 95), P95_MS, "ms of one core"))

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from bot.knowledge.adding import add, files
+from bot import check
+from bot.knowledge.adding import File, add, files
 from bot.knowledge.base import Base, Hit
 from bot.knowledge.early import EarlySearch
 from bot.knowledge.knowledge import AWAY, NOTHING, Answer, Knowledge, load_encoder
 from bot.knowledge.passages import Passage
 from bot.knowledge.store import KnowledgeError, Store
-from bot.knowledge.vectors import coded
+from bot.knowledge.vectors import Vectors, coded
 from bot.settings import PACKAGE, KnowledgeSettings
+from model_runtime.errors import EncoderError
 from tests.bot.knowledge.encoders import meaning_encoder
 
 SHOP = PACKAGE.parent / "docs" / "bluebird"
@@ -116,6 +118,17 @@ async def test_damage_within_a_base_is_told_and_ends_no_call(tmp_path: Path) -> 
         assert "is damaged" in (await knowledge.search("shop", "tent")).fault
 
 
+async def test_a_file_that_is_cut_short_in_use_ends_no_process(tmp_path: Path) -> None:
+    with closing(Store(tmp_path, "shop", create=True, writing=True)) as store:
+        store.put("a.md", "d", 1, [Passage(f"Tent {number}, article {number}.") for number in range(2_000)])
+    async with Knowledge(KnowledgeSettings(folder=tmp_path)) as knowledge:
+        assert (await knowledge.search("shop", "tent 7")).hits
+        with (tmp_path / "shop.knowledge").open("r+b") as file:
+            file.truncate(8_192)
+        answers = [await knowledge.search("shop", f"article {number}") for number in range(0, 2_000, 100)]
+    assert any("is damaged" in answer.fault for answer in answers)
+
+
 async def test_the_event_loop_is_free_while_a_search_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +172,48 @@ async def test_other_words_of_the_same_meaning_are_found_with_an_encoder(tmp_pat
             more = [Passage("Shoes and boots that nobody can mend.")]
             store.put("b.md", "d", 1, more, coded(encoder.passages([more[0].text])), encoder.name)
         assert len((await meaning.search("shop", "fix boots")).hits) == 2
+
+
+class Failing:
+    """An encoder that was read well and fails at work."""
+
+    name, width = "failing", 4
+
+    def query(self, text: str) -> Vectors:
+        raise EncoderError("model.onnx: failed.")
+
+    def passages(self, texts: list[str]) -> Vectors:
+        raise EncoderError("model.onnx: failed.")
+
+
+def test_an_encoder_that_fails_leaves_the_words(tmp_path: Path, told: list[str]) -> None:
+    (tmp_path / "a.md").write_text("We repair boots.")
+    with closing(Store(tmp_path, "shop", create=True, writing=True)) as store:
+        store.put("b.md", "d", 1, TOLD)
+        with pytest.raises(KnowledgeError, match=r"model\.onnx: failed"):
+            add(store, Failing(), File(tmp_path / "a.md", "a.md"))
+        assert len(store.documents()) == 1
+    with closing(Base(tmp_path, "shop", Failing(), 0.4)) as base:
+        assert base.search("repair boots", 3).hits
+    assert any("by words alone: model.onnx: failed." in line for line in told)
+
+
+def test_check_says_how_each_base_is_found(tmp_path: Path) -> None:
+    def said(encoder: str = "") -> list[tuple[str, str]]:
+        settings = KnowledgeSettings(folder=tmp_path, encoder=tmp_path / encoder if encoder else None)
+        return [(finding.state, finding.said) for finding in check._knowledge(settings)]
+
+    assert said() == []
+    with closing(Store(tmp_path, "shop", create=True, writing=True)) as store:
+        store.put("a.md", "d", 1, TOLD)
+    (tmp_path / "broken.knowledge").write_bytes(b"This is no database." * 500)
+    meaning_encoder(tmp_path / "encoder", MEANINGS)
+    (broken, shop) = said()
+    assert (broken[0], "is damaged" in broken[1]) == ("note", True)
+    assert shop == ("ok", "shop: 1 document, found by words")
+    assert said("encoder")[1][0] == "note"
+    assert "without vectors of this encoder: 1" in said("encoder")[1][1]
+    assert "should hold model.onnx" in said("nowhere")[0][1]
 
 
 async def test_another_encoders_vectors_are_passed_over_and_a_broken_one_too(

@@ -14,10 +14,11 @@ def directions(count: int, width: int) -> Vectors:
 
 
 def test_the_nearest_are_found_in_order_across_blocks_and_documents() -> None:
-    vectors = directions(BLOCK + 700, 96)
+    rows = BLOCK // 96
+    vectors = directions(rows + 700, 96)
     codes = coded(vectors)
-    parts = [(10, 700, codes[:700].tobytes()), (5_000, BLOCK, codes[700:].tobytes())]
-    ids = [*range(10, 710), *range(5_000, 5_000 + BLOCK)]
+    parts = [(10, 700, codes[:700].tobytes()), (5_000, rows, codes[700:].tobytes())]
+    ids = [*range(10, 710), *range(5_000, 5_000 + rows)]
     nearest = Nearest(parts, 96)
     assert len(nearest) == len(ids)
     for asked in (0, 699, 700, len(ids) - 1):
