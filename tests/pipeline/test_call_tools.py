@@ -328,7 +328,8 @@ async def test_where_strangers_describe_a_tool_every_privileged_one_is_asked_for
     def script(respond: Respond) -> Sequence[EngineMessage]:
         if not respond.spans:
             return spoken(respond.turn, "Well.")
-        calls = [ToolCall(respond.turn, "pay"), Done(respond.turn, "end", 1), Transcript(respond.turn, "pay")]
+        calls: list[EngineMessage] = [ToolCall(respond.turn, "pay"), Done(respond.turn, "end", 1)]
+        calls.append(Transcript(respond.turn, "pay"))
         return [*spoken(respond.turn, "Yes.")[:-1], *calls]
 
     async def pay(arguments: dict[str, Any], _: Line) -> str:
