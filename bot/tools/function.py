@@ -145,6 +145,7 @@ def make_tool(
     privileged: bool,
     question: str = "",
     outside: bool = False,
+    foreign: bool = False,
     timeout_s: float | None = None,
     max_chars: int = MAX_CHARS,
 ) -> Tool:
@@ -180,6 +181,7 @@ def make_tool(
         confirm=terms.policy == "confirm",
         question=words,
         outside=outside,
+        foreign=foreign,
     )
 
 

@@ -160,6 +160,7 @@ class McpConnection:
             terms=use.terms,
             privileged=False,
             outside=True,
+            foreign=True,
         )
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> str:

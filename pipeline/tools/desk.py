@@ -57,6 +57,7 @@ class ToolDesk:
         self._agreed: set[int] = set()  # turns whose yes has let a call through
         self._words = asyncio.Event()  # set for a moment when the caller's words have come
         self._rounds = 0
+        self._foreign = any(tool.foreign for tool in agent.tools.values())
 
     @property
     def tools(self) -> Mapping[str, Tool]:
@@ -117,7 +118,7 @@ class ToolDesk:
         ledger, call = self._record.tools, errand.call
 
         async def objection(tool: Tool, arguments: dict[str, Any]) -> str:
-            if not needs_consent(tool, to_voice, ledger.outside):
+            if not needs_consent(tool, to_voice, ledger.outside or self._foreign):
                 return ""
             if to_voice and not transcribes:
                 return NOBODY_KNOWS.format(name=call.name)

@@ -51,6 +51,7 @@ class Tool:
         confirm: privileged, and the caller is always asked first.
         question: what the caller is asked before it, word for word, with checked arguments.
         outside: what it returns holds words of strangers (web pages, documents, other services).
+        foreign: what the schema says is theirs, too, and so in the history from the start.
     """
 
     schema: dict[str, Any]
@@ -61,3 +62,4 @@ class Tool:
     confirm: bool = False
     question: Callable[[dict[str, Any]], str] = lambda arguments: "Shall I do that?"
     outside: bool = False
+    foreign: bool = False

@@ -100,4 +100,4 @@ def readme_tool() -> str:
 def test_callers_may_agree_in_another_language(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("name: A\nagreeing: {words: [ja], filler: [bitte]}\n")
     words = load_agent(tmp_path, "a").agreeing_words
-    assert (words.yes, words.filler) == ({"ja"}, {"bitte"})
+    assert (sorted(words.yes), sorted(words.filler)) == (["ja"], ["bitte"])

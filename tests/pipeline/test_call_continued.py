@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from model_runtime.protocol import GROUP_MS, Commit, HistoryEntry, Open, Respond
+from model_runtime.protocol import (
+    GROUP_MS,
+    Commit,
+    Done,
+    EngineMessage,
+    HistoryEntry,
+    Open,
+    Respond,
+    ToolCall,
+    ToolResult,
+)
 from pipeline.call import CallAgent
 from pipeline.conversation import Conversation, Exchange
 from pipeline.memory import CallMemory, Remembered
 from pipeline.record import CallRecord
+from pipeline.tools.ledger import ToolLedger
+from pipeline.tools.tool import Line, Tool
 from tests.pipeline.scene import echo, scene
 
 AGENT = CallAgent("Shop", greeting="Hello there.")
@@ -86,3 +99,45 @@ async def test_an_answer_that_the_end_of_the_call_cuts_short_is_on_record_as_far
         end = await call.running
     assert [exchange.bot for exchange in end.conversation.exchanges] == ["One two "]
     assert end.history == [account]  # what the next call goes on from
+
+
+@dataclass
+class Noted(Kept):
+    """The same, of a call that uses tools."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def note(self, **facts: Any) -> None:
+        self.facts |= facts
+
+
+async def test_a_tool_that_is_begun_is_kept_as_begun_before_it_does_anything() -> None:
+    kept, begun = Noted(), list[str]()
+
+    async def pay(_: dict[str, Any], __: Line) -> str:
+        begun.append(kept.facts["tools"])
+        return "Paid."
+
+    def script(respond: Respond) -> Sequence[EngineMessage]:
+        return [ToolCall(respond.turn, "pay"), Done(respond.turn, "end")] if respond.spans else []
+
+    agent = CallAgent("A", tools={"pay": Tool({}, pay)})
+    async with scene(script, agent, record=CallRecord(None, kept)) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        result = await call.engine.wait_for(ToolResult)
+        (unknown,) = ToolLedger.load(begun[0]).undelivered  # the process died then: who knows what was done
+        assert "not known whether it was done" in unknown.content
+        assert [one.content for one in ToolLedger.load(kept.facts["tools"]).undelivered] == ["Paid."]
+        await call.engine.say(HistoryEntry(0, [1], result=result.id))
+        await call.engine.wait_until(lambda: bool(kept.entries), "the entry")
+        earlier = Remembered("talk", kept.facts, kept.entries, Conversation())
+        assert CallRecord(earlier).tools.undelivered == []
+
+
+async def test_an_account_of_tools_that_cannot_be_read_ends_no_call() -> None:
+    earlier = Remembered("talk", {"tools": "nonsense"}, EARLIER, Conversation())
+    async with scene(echo("Yes?"), record=CallRecord(earlier)) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.engine.wait_for(Respond)

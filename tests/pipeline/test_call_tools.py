@@ -18,6 +18,7 @@ from model_runtime.protocol import (
     Respond,
     ToolCall,
     ToolResult,
+    Transcript,
 )
 from pipeline import page_messages as page
 from pipeline.call import CallAgent
@@ -318,3 +319,28 @@ async def test_a_result_that_comes_while_an_answer_is_made_is_answered_after_it(
         await eventually(lambda: call.bot_text(1) == "Yes.", "the answer")
         await call.caller(silence=100)
         assert await call.engine.wait_for(Respond, 3) == Respond(2)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_where_strangers_describe_a_tool_every_privileged_one_is_asked_for(foreign: bool) -> None:
+    ran: list[dict[str, Any]] = []
+
+    def script(respond: Respond) -> Sequence[EngineMessage]:
+        if not respond.spans:
+            return spoken(respond.turn, "Well.")
+        calls: list[EngineMessage] = [ToolCall(respond.turn, "pay"), Done(respond.turn, "end", 1)]
+        calls.append(Transcript(respond.turn, "pay"))
+        return [*spoken(respond.turn, "Yes.")[:-1], *calls]
+
+    async def pay(arguments: dict[str, Any], _: Line) -> str:
+        ran.append(arguments)
+        return "Paid."
+
+    tools = {"pay": Tool({}, pay, privileged=True), "other": Tool({}, pay, foreign=foreign)}
+    async with scene(script, CallAgent("A", tools=tools)) as call:
+        await call.ready()
+        call.line.let_play(5000)
+        await call.caller(voice=600, silence=500)
+        result = await call.engine.wait_for(ToolResult)
+        assert result.content.startswith("Not done: the caller must agree first." if foreign else "Paid.")
+        assert len(ran) == (not foreign)

@@ -81,6 +81,7 @@ async def test_tools_of_a_child_are_beside_the_others(monkeypatch: pytest.Monkey
         assert told.content.startswith("Order 1234 is on its way.")
         assert told.content.endswith("key=s3cret")
         assert told.outside
+        assert tools["order_status"].foreign
         assert (await use(tools, "shop_weather", city="Rome")).content == "It rains in Rome."
         failed = await use(tools, "fail")
         assert not failed.ok

@@ -8,28 +8,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_runtime.protocol import ToolCall
-from pipeline.tools.ledger import KEPT, ToolLedger
+from pipeline.tools.ledger import KEPT, Errand, ToolLedger
 
 BOOK, PAY = ToolCall(1, "book", {"day": "Monday"}), ToolCall(1, "pay")
+
+
+def results(ledger: ToolLedger) -> list[tuple[str, str, str]]:
+    return [(result.id, result.name, result.content) for result in ledger.undelivered]
 
 
 def test_a_call_goes_from_asked_to_told() -> None:
     ledger = ToolLedger()
     book, pay = ledger.enter([BOOK, PAY])
     assert ledger.running
-    assert ledger.undelivered == []
+    assert results(ledger) == []
     ledger.begin(book)
     ledger.finish(book, "Booked.", outside=True)
-    assert [(result.id, result.name, result.content) for result in ledger.undelivered] == [
-        (book.id, "book", "Booked.")
-    ]
-    assert ledger.outside
+    assert results(ledger) == [(book.id, "book", "Booked.")]
+    assert ledger.outside is True
     ledger.begin(pay)
     ledger.finish(pay, "Paid.")
-    assert not ledger.running
     ledger.told(book.id)
     ledger.told("nobody's")
-    assert [result.content for result in ledger.undelivered] == ["Paid."]
+    assert results(ledger) == [(pay.id, "pay", "Paid.")]
+
+
+def test_nothing_is_running_when_all_is_done() -> None:
+    ledger = ToolLedger()
+    (book,) = ledger.enter([BOOK])
+    ledger.finish(book, "Booked.")
+    assert not ledger.running
 
 
 def test_what_a_lost_turn_asked_for_is_not_run_for_its_question_again() -> None:
@@ -96,7 +104,8 @@ def test_what_is_no_account_is_refused(text: str) -> None:
     )
 )
 def test_no_call_ever_goes_back_and_the_account_stays_short(steps: list[tuple[str, int]]) -> None:
-    ledger, errands, told = ToolLedger(), {}, set()
+    ledger, errands = ToolLedger(), dict[str, Errand]()
+    told: set[str] = set()
     for step, n in steps:
         errand = list(errands.values())[n % len(errands)] if errands else None
         if step == "enter":
