@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.conftest import extensions
 from tests.infra.phones import Phone, phones
 from tests.infra.running_edge import PASSWORD, TRUNK, Edge, Line, running_edge
 
@@ -48,17 +49,18 @@ def _call(line: Line, **changes: str) -> bytes:
 
 
 def _digest(challenge: str, user: str, password: str, method: str, uri: str) -> str:
-    """RFC 2617, section 3.2.2, with qop=auth."""
+    """RFC 2617, section 3.2.2, with qop=auth; RFC 8760 if SHA-256 is asked for."""
+    sha = "algorithm=SHA-256" in challenge
     asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
 
     def h(text: str) -> str:
-        return hashlib.md5(text.encode()).hexdigest()
+        return (hashlib.sha256 if sha else hashlib.md5)(text.encode()).hexdigest()
 
     first, second = h(f"{user}:{asked['realm']}:{password}"), h(f"{method}:{uri}")
     response = h(f"{first}:{asked['nonce']}:00000001:c:auth:{second}")
     return (
         f'Digest username="{user}", realm="{asked["realm"]}", nonce="{asked["nonce"]}", uri="{uri}", '
-        f'response="{response}", algorithm=MD5, qop=auth, nc=00000001, cnonce="c"'
+        f'response="{response}", algorithm={"SHA-256" if sha else "MD5"}, qop=auth, nc=00000001, cnonce="c"'
     )
 
 
@@ -219,6 +221,16 @@ def test_what_only_the_edge_may_say_is_not_taken_from_outside(edge: Edge, trunk:
     assert "X-Parley-Trunk: carrier" in asked
     assert "10.0.0.1" not in asked
     assert "X-Parley-Extension" not in asked
+
+
+def test_a_digest_by_sha_256(tmp_path: Path, node: Phone) -> None:
+    file = str(extensions(tmp_path))
+    with (
+        running_edge(tmp_path, [node.sip], DIGEST="SHA-256", REGISTER="yes", EXTENSIONS_FILE=file) as edge,
+        Line(edge, "127.0.0.4") as line,
+    ):
+        assert _register(line, "alice", "wrong") == "SIP/2.0 401 Unauthorized"
+        assert _register(line, "alice", PASSWORD) == "SIP/2.0 200 OK"
 
 
 def test_only_srtp_is_taken_where_that_is_asked_for(tmp_path: Path, node: Phone) -> None:
