@@ -96,6 +96,7 @@ async def run(settings: Settings) -> int:
             await asyncio.wait({told, ready, daemons[-1].ended}, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
                 ready.cancel()
+                await asyncio.wait({ready})
                 break
             ready.result()
         else:
@@ -110,6 +111,7 @@ async def run(settings: Settings) -> int:
         return 0
     finally:
         told.cancel()
+        await asyncio.wait({told})
         for daemon in reversed(daemons):  # signalling first: nobody is let in to silence
             await daemon.stop()
         for name in configuration(settings):

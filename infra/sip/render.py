@@ -8,13 +8,15 @@ from pathlib import Path
 
 from infra.sip.settings import Settings
 
-TEMPLATE = Path(__file__).with_name("kamailio.cfg")
+TEMPLATES = (Path(__file__).with_name("modules.cfg"), Path(__file__).with_name("routes.cfg"))
 
 
 def configuration(settings: Settings) -> dict[str, str]:
     """The files of the run folder by name. Some hold secrets: nobody else may read them."""
     return {
-        "edge.cfg": _values(settings) + f'include_file "{TEMPLATE}"\n' + _secrets(settings),
+        "edge.cfg": _values(settings)
+        + "".join(f'include_file "{template}"\n' for template in TEMPLATES)
+        + _secrets(settings),
         "dispatcher.list": "".join(
             f"1 {node.uri} 0 0 socket={node.transport}:{_inside(settings)}\n" for node in settings.nodes
         ),

@@ -103,6 +103,17 @@ def test_hold_and_resume_go_through(tmp_path: Path, edge: Edge, node: Phone) -> 
     talk(caller, node, edge.uri(), edge, meanwhile=hold)
 
 
+def test_parley_hangs_up_on_a_phone_over_tls(tmp_path: Path, edge: Edge, node: Phone) -> None:
+    """A request towards the phone finds its connection, whatever address the phone believes to have."""
+    params = f";mediaenc=srtp-mand;auth_user=alice;auth_pass={PASSWORD}"
+    phone = Phone(tmp_path, STRANGER, "alice", 520, params=params)
+    with phones(phone):
+        assert phone.dial(edge.uri(transport="tls")) == "established"
+        before = len(phone.events)
+        node.hang_up()
+        phone.await_event("CALL_CLOSED", before)
+
+
 def test_a_caller_who_gives_up_leaves_nothing_behind(tmp_path: Path) -> None:
     ringing = Phone(tmp_path / "ringing", NODE, "bot", 700)
     caller = Phone(tmp_path / "caller", TRUNK, "carrier", 440)
