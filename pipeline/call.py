@@ -67,6 +67,7 @@ class CallEnd:
     seconds: float
     conversation: Conversation
     history: list[HistoryEntry] = field(default_factory=list)  # as the engine read it
+    facts: dict[str, str] = field(default_factory=dict)  # what else a call that goes on from here must know
 
 
 class Call:
@@ -130,21 +131,24 @@ class Call:
         """Hold the call until it ends. Cancelling it ends the call, too."""
         runner = WorkerRunner(handle_sigint=False)
         watch = asyncio.create_task(self._watch(runner), name=f"call-watch-{self.call_id}")
+        over = False
         try:
             with logger.contextualize(call_id=self.call_id):
                 await runner.add_workers(self._worker)
                 await runner.run()
+            over = True
         finally:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
-            self._record.close()
+            self._record.close(self._reason or ("hung-up" if over else "failed"))
         return CallEnd(
             self.call_id,
             self._reason or "hung-up",
             time.monotonic() - self._began,
             self._record.conversation,
             self._record.history,
+            self._record.facts,
         )
 
     async def end(self, reason: str = "ended") -> None:

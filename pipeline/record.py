@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from model_runtime.protocol import HistoryEntry
 from pipeline.conversation import Conversation, Exchange
 from pipeline.memory import CallMemory, Remembered
@@ -19,7 +21,11 @@ class CallRecord:
         """See the class."""
         self.conversation = remembered.conversation if remembered else Conversation()
         self.history = list(remembered.history) if remembered else []  # a new session goes on from here
+        earlier = remembered.facts if remembered else {}
+        self.facts = {"began": earlier.get("began") or _now()}  # what who goes on from here must know, too
         self._memory = memory
+        if memory:
+            memory.note(**self.facts)
         if memory and remembered:  # what it forgets in this call's time can be told anew
             for entry in self.history:
                 memory.entry(entry)
@@ -48,11 +54,15 @@ class CallRecord:
         if self._memory:
             self._memory.entry(entry)
 
-    def close(self) -> None:
-        """The call is over."""
+    def close(self, reason: str) -> None:
+        """The call is over; ``reason`` as in ``pipeline.call.CallEnd``."""
         if self._memory:
-            self._memory.close()
+            self._memory.close(ended=_now(), end=reason)
 
     def _keep(self) -> None:
         if self._memory:
             self._memory.converse(self.conversation)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -199,7 +199,7 @@ class WebRTCIngress:
         """The call, and whatever became of it, the end of its connection."""
         try:
             end = await talk.call.run()
-            talk.remembered = Remembered(name, {}, end.history, end.conversation)
+            talk.remembered = Remembered(name, end.facts, end.history, end.conversation)
             logger.info("call ended: {} after {:.1f} s", end.reason, end.seconds)
         finally:
             talk.over_at = time.monotonic()
