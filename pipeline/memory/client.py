@@ -59,8 +59,10 @@ def connect(url: str) -> Redis:
 def in_words(error: MemoryUnavailable) -> str:
     """What stands in the way, as a sentence for whoever runs Parley."""
     cause = error.__cause__
+    if cause is not None and isinstance(cause.__cause__, RedisError):  # what went wrong as it connected
+        cause = cause.__cause__
     if isinstance(cause, AuthenticationError):
-        return "Redis refuses the user or the password."
+        return "Redis refuses the user or the password, or wants one."
     if isinstance(cause, NoPermissionError):
         return f"Redis does not allow its user to do that: {cause}."
     if isinstance(cause, BusyLoadingError):

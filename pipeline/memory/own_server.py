@@ -98,9 +98,9 @@ def running_in(folder: Path) -> str | None:
     try:
         if _locked(lock):
             return None
-        socket = _held(lock)[1]
-        if not socket or socket == BRIEFLY:
-            return None
+        holder, socket = _held(lock)
+        if not _runs(holder) or not socket or socket == BRIEFLY:
+            return None  # it is about to end, or has just begun
         # Nobody but this user is to tell us where to look, or to answer there.
         if os.fstat(lock).st_uid != os.geteuid() or Path(socket).stat().st_uid != os.geteuid():
             raise RedisImpossible(f"The Redis that has its data in {folder} is another user's.")
@@ -183,8 +183,11 @@ class OwnRedis:
         """Its exit status. Until then its disk is tidied, at once and then now and again."""
         while True:
             await self._tidy()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # redis-py makes an error of its own of it, every now and then
             with suppress(TimeoutError):
-                return await asyncio.wait_for(child.wait(), TIDY_EVERY_S)
+                async with asyncio.timeout(TIDY_EVERY_S):
+                    return await child.wait()
 
     async def _tidy(self) -> None:
         """Have the append-only file written anew: what has expired stands there until then.

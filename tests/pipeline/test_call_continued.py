@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model_runtime.protocol import GROUP_MS, Commit, HistoryEntry, Open, Respond
@@ -74,6 +74,19 @@ async def test_what_is_said_is_kept_as_it_is_settled_with_what_was_said_before()
         assert kept.said[-1][-1] == {"role": "assistant", "content": "Monday."}
         assert not kept.closed
     assert kept.closed
+    assert kept.noted["began"] <= kept.noted["ended"]
+    assert kept.noted["end"] == "test-over"
+
+
+async def test_a_call_that_goes_on_began_when_its_first_part_did() -> None:
+    kept = Kept()
+    before = replace(
+        earlier(), facts={"began": "2026-01-01T10:00:00+00:00", "ended": "x", "end": "dead-peer"}
+    )
+    async with scene(echo("Monday."), AGENT, record=CallRecord(before, kept)) as call:
+        await call.ready()
+        assert kept.noted == {"began": "2026-01-01T10:00:00+00:00"}
+    assert (await call.running).facts == {"began": "2026-01-01T10:00:00+00:00"}
 
 
 async def test_an_answer_that_the_end_of_the_call_cuts_short_is_on_record_as_far_as_it_was_heard() -> None:
