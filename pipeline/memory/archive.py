@@ -23,7 +23,7 @@ from pipeline.memory.client import READ_ALL_S, asking, connect
 from pipeline.memory.keys import F_CONVERSATION, F_COUNT, F_FACTS, F_SCHEMA, SCHEMA, Keys
 from pipeline.memory.stored import unpack_conversation, unpack_facts
 
-PORTION = 1000  # keys that Redis looks at in one go: well below a millisecond
+PORTION = 1000  # keys that Redis looks at in one go: 1.8 ms on two busy cores, among a million (99 of 100)
 LOOK_AT = 100  # calls read in one go: some 10 kB of words each
 FORGOTTEN_S = 300.0  # longer than any process goes on knowing a call that is over, or tries to write one
 REWRITE_S = 60.0  # a full gigabyte takes seconds; what is not done by then Redis does on its own
