@@ -54,7 +54,8 @@ class Answering:
 
     def phone_call(self, leg: SipLeg) -> Call:
         """A call on the phone. What is said is kept under the call's id."""
-        record = CallRecord(None, open_memory(self.memory, leg.call_id, self.agent, self.engine))
+        kept = open_memory(self.memory, leg.call_id, self.agent, self.engine, ingress="sip", caller=leg.peer)
+        record = CallRecord(None, kept)
         fader, guard = _ears(self.settings.sip.echo_guard)
         transport = SipTransport(leg, transport_params(fader, guard))
         return self.call(transport, fader, leg.call_id, record, _putting_through(leg))

@@ -13,7 +13,16 @@ from bot.agents import Agent
 from bot.calls import Refused
 from bot.engine_process import Engine
 from bot.settings import BadSettings, Settings, variable
-from pipeline.memory import CallMemory, Memory, MemoryUnavailable, OwnRedis, RedisImpossible, Remembered
+from pipeline.memory import (
+    Archive,
+    CallMemory,
+    Memory,
+    MemoryUnavailable,
+    OwnRedis,
+    RedisImpossible,
+    Remembered,
+    visiting,
+)
 
 NOWHERE = "unix:///nowhere"  # no call waits for a Redis, so one that is not there is only slower to say so
 
@@ -61,10 +70,42 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-def open_memory(memory: Memory, name: str, agent: Agent, engine: Engine) -> CallMemory:
-    """Where a call in the conversation of that name keeps what is said."""
+@asynccontextmanager
+async def archive(settings: Settings) -> AsyncIterator[Archive | None]:
+    """The calls that are kept, whether Parley runs or not; ``None``: there is nothing where they would be.
+
+    Raises ``BadSettings``, ``RedisImpossible``.
+    """
+    chosen = settings.redis
+    async with AsyncExitStack() as stack:
+        url: str | None = chosen.url.get_secret_value()
+        if not url:
+            url = await stack.enter_async_context(visiting(chosen.data_dir))
+        if url is None:
+            yield None
+            return
+        try:
+            opened = Archive(url, chosen.tenant)
+        except ValueError as error:
+            raise BadSettings(f"{variable('redis', 'url')}: {error}") from None
+        yield await stack.enter_async_context(opened)
+
+
+def open_memory(
+    memory: Memory,
+    name: str,
+    agent: Agent,
+    engine: Engine,
+    *,
+    ingress: str = "webrtc",
+    caller: str = "browser",
+) -> CallMemory:
+    """Where a call in the conversation of that name keeps what is said.
+
+    ``caller``: who calls, as the ingress knows them; what ``parley calls forget --caller`` goes by.
+    """
     kept = memory.call(name)
-    kept.note(agent=agent.name, checkpoint=_checkpoint(engine))
+    kept.note(agent=agent.name, checkpoint=_checkpoint(engine), ingress=ingress, caller=caller)
     return kept
 
 

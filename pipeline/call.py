@@ -133,16 +133,18 @@ class Call:
         """Hold the call until it ends. Cancelling it ends the call, too."""
         runner = WorkerRunner(handle_sigint=False)
         watch = asyncio.create_task(self._watch(runner), name=f"call-watch-{self.call_id}")
+        over = False
         try:
             with logger.contextualize(call_id=self.call_id):
                 await runner.add_workers(self._worker)
                 await runner.run()
+            over = True
         finally:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
             await self._stage.dialogue.desk.close()
-            self._record.close()
+            self._record.close(self._reason or ("hung-up" if over else "failed"))
         return CallEnd(
             self.call_id,
             self._reason or "hung-up",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 from loguru import logger
 
@@ -26,15 +28,17 @@ class CallRecord:
         """See the class."""
         self.conversation = remembered.conversation if remembered else Conversation()
         self.history = list(remembered.history) if remembered else []  # a new session goes on from here
+        earlier = remembered.facts if remembered else {}
         self.tools = _tools(remembered) if remembered else ToolLedger()
-        self.voice = remembered.facts.get(F_VOICE, "") if remembered else ""  # empty: nobody chose one
+        self.voice = earlier.get(F_VOICE, "")  # empty: nobody chose one
+        self._began = earlier.get("began") or _now()
         self._memory = memory
+        if memory:
+            memory.note(**self.facts)
         if memory and remembered:  # what it forgets in this call's time can be told anew
             for entry in self.history:
                 memory.entry(entry)
             memory.converse(self.conversation)
-            if F_TOOLS in remembered.facts:
-                self.keep_tools()
 
     @property
     def greeted(self) -> bool:
@@ -70,7 +74,7 @@ class CallRecord:
     @property
     def facts(self) -> dict[str, str]:
         """What ``Remembered.facts`` must hold to go on from here."""
-        return {F_TOOLS: self.tools.dump(), F_VOICE: self.voice}
+        return {"began": self._began, F_TOOLS: self.tools.dump(), F_VOICE: self.voice}
 
     def speak_as(self, voice: str) -> None:
         """The voice of the rest of the call; empty: the agent's."""
@@ -83,10 +87,10 @@ class CallRecord:
         if self._memory:
             self._memory.note(**self.facts)
 
-    def close(self) -> None:
-        """The call is over."""
+    def close(self, reason: str) -> None:
+        """The call is over; ``reason`` as in ``pipeline.call.CallEnd``."""
         if self._memory:
-            self._memory.close()
+            self._memory.close(ended=_now(), end=reason)
 
     def _keep(self) -> None:
         if self._memory:
@@ -102,3 +106,7 @@ def _tools(remembered: Remembered) -> ToolLedger:
     except msgspec.MsgspecError as error:
         logger.error(f"what is remembered of a call's tools cannot be read: {error}")
         return ToolLedger()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

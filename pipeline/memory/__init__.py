@@ -1,7 +1,19 @@
 """What outlives a media process: calls, kept in Redis by writing behind, so that no call waits for it."""
 
-from pipeline.memory.memory import CallMemory, Memory, MemoryUnavailable
+from pipeline.memory.archive import Archive
+from pipeline.memory.client import MemoryUnavailable
+from pipeline.memory.memory import CallMemory, Memory
 from pipeline.memory.own_server import OwnRedis, RedisImpossible
 from pipeline.memory.stored import Remembered
+from pipeline.memory.visit import visiting
 
-__all__ = ["CallMemory", "Memory", "MemoryUnavailable", "OwnRedis", "RedisImpossible", "Remembered"]
+__all__ = [
+    "Archive",
+    "CallMemory",
+    "Memory",
+    "MemoryUnavailable",
+    "OwnRedis",
+    "RedisImpossible",
+    "Remembered",
+    "visiting",
+]

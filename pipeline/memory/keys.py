@@ -5,6 +5,7 @@
     parley:{TENANT}:call:ID         hash    everything about one call, see below
     parley:{TENANT}:set-aside:ID            what was found in its place once and could not be read
     parley:{TENANT}:lease:ID        string  the process that has the call on the line; expires soon after it
+    parley:{TENANT}:forgotten:ID    string  it was erased: whoever still knows of it writes no more
 
 The braces are really there: Redis Cluster puts all keys with the same text in braces on one node, which a
 transaction over several of them needs.
@@ -13,10 +14,17 @@ A call is one hash, so that one command reads it as it was at one moment::
 
     schema          the version of all this, ``SCHEMA``
     revision        new at every write; who finds another than their own last was not the last to write
-    facts           msgpack: a map of strings
+    facts           msgpack: a map of strings, see below
     conversation    msgpack: ``pipeline.conversation.Conversation``
     count           entries in the history; what stands at this place or behind it does not count
     0, 1, ...       msgpack: the ``model_runtime.protocol.HistoryEntry`` of that place
+
+Facts can be added without another ``SCHEMA``: who does not know one leaves it alone. These are there::
+
+    agent, checkpoint   who answered, by which model
+    ingress, caller     the way the call came, and from whom: a SIP URI, or "browser"
+    began, ended        ISO 8601, UTC; no ``ended``: it goes on, or its process died
+    end                 how it ended, ``pipeline.call.CallEnd.reason``
 """
 
 from __future__ import annotations
@@ -59,6 +67,28 @@ class Keys:
     def lease(self, call_id: str) -> bytes:
         """Who has the call on the line."""
         return self._key("lease", call_id)
+
+    def forgotten(self, call_id: str) -> bytes:
+        """Whether the call was erased of late."""
+        return self._key("forgotten", call_id)
+
+    def kept(self, call_id: str) -> list[bytes]:
+        """Every key that holds something of what was said in a call."""
+        return [self.call(call_id), self.set_aside(call_id)]
+
+    @property
+    def everything(self) -> str:
+        """All the tenant's keys, as Redis's patterns go: nothing in a tenant's name has a meaning there."""
+        return f"{self._prefix}*"
+
+    def call_of(self, key: bytes) -> str | None:
+        """The id of the call of which ``key`` holds something; ``None``: it is no such key."""
+        try:
+            _, _, rest = key.decode().partition(self._prefix)
+        except UnicodeDecodeError:
+            return None  # nothing of Parley's
+        call_id = rest.partition(":")[2]
+        return call_id if key in self.kept(call_id) else None
 
     def _key(self, kind: str, call_id: str) -> bytes:
         # Ids come from outside, and JSON can carry half a surrogate pair, which UTF-8 cannot.

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import cast
 
 from loguru import logger
 from redis import RedisError
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from model_runtime.protocol import HistoryEntry
 from pipeline.conversation import Conversation
 from pipeline.memory.call_state import CallState
+from pipeline.memory.client import READ_ALL_S, MemoryUnavailable, asking, connect
 from pipeline.memory.keys import Keys
 from pipeline.memory.stored import OtherSchema, Remembered, Unreadable, unpack
-from pipeline.memory.writing import RELEASE, WRITE_S, Writer, reason
+from pipeline.memory.writing import RELEASE, Writer
 
 READ_S = 0.5  # for Redis to answer at all: a caller waits
-READ_ALL_S = 3.0  # then, for everything about a call: an hour of the largest model's is 100 MB
 FLUSH_S = 1.0  # for what is left to be written when Parley stops
 
-
-class MemoryUnavailable(Exception):  # noqa: N818 - reads as what it is
-    """Redis could not be asked. The message says why."""
+# KEYS: call, set-aside. ARGV: ms. It keeps the time that it has left; only what has no end is given one.
+SET_ASIDE = """
+redis.call('rename', KEYS[1], KEYS[2])
+if redis.call('pttl', KEYS[2]) < 0 then redis.call('pexpire', KEYS[2], ARGV[1]) end
+"""
 
 
 class CallMemory:
@@ -53,8 +52,13 @@ class CallMemory:
         """Small facts about the call, beside those noted before."""
         self._tell(lambda: self._state.note(facts))
 
-    def close(self) -> None:
-        """The call is over: its lease is released once all of it is written, the rest is kept ``keep_s``."""
+    def close(self, **facts: str) -> None:
+        """The call is over, and ``facts`` say how: its lease is released once all of it is written.
+
+        The rest is kept ``keep_s``.
+        """
+        if facts:
+            self.note(**facts)
         if self._writer.is_open(self._state):
             self._writer.close(self._state)
 
@@ -84,7 +88,7 @@ class Memory:
     def __init__(self, url: str, *, tenant: str = "default", keep_s: float = 86_400.0) -> None:
         """See the class. Nothing is connected yet."""
         self._keys = Keys(tenant)
-        self._redis = _client(url)
+        self._redis = connect(url)
         self._keep_s = keep_s
         self._process = uuid.uuid4().hex
         self._writer = Writer(self._redis, self._keys, self._process, keep_s)
@@ -132,12 +136,12 @@ class Memory:
         if (state := self._writer.waiting(call_id)) is not None:
             return state.remembered()  # Redis would answer with what was before
         key = self._keys.call(call_id)
-        async with _asking(READ_S):
+        async with asking(READ_S):
             kind = await self._redis.type(key)
         if kind == b"none":
             return None
         fields: dict[bytes, bytes] = {}
-        async with _asking(READ_ALL_S):
+        async with asking(READ_ALL_S):
             if kind == b"hash":
                 fields = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key))
         try:
@@ -158,7 +162,7 @@ class Memory:
         """
         self._writer.drop(call_id)
         # A step of it may be under way: wait for its end.
-        async with _asking(READ_S), self._writer.stepping, self._redis.pipeline(transaction=True) as pipe:
+        async with asking(READ_S), self._writer.stepping, self._redis.pipeline(transaction=True) as pipe:
             pipe.unlink(self._keys.call(call_id), self._keys.set_aside(call_id))
             pipe.eval(RELEASE, 1, self._keys.lease(call_id), self._process)
             await pipe.execute()
@@ -170,7 +174,7 @@ class Memory:
         for that.
         """
         try:
-            async with _asking(READ_S):
+            async with asking(READ_S):
                 return await self._writer.take_lease(call_id)
         except MemoryUnavailable as error:
             logger.warning(f"call {call_id}: taken without asking whether another process has it: {error}")
@@ -180,42 +184,9 @@ class Memory:
         """Put away what cannot be read, for a person to look at, so that it is not met with again."""
         key, aside = self._keys.call(call_id), self._keys.set_aside(call_id)
         try:
-            async with _asking(READ_S):
-                await self._redis.rename(key, aside)
-                await self._redis.pexpire(aside, round(self._keep_s * 1000))
+            async with asking(READ_S):
+                await self._redis.eval(SET_ASIDE, 2, key, aside, round(self._keep_s * 1000))
         except MemoryUnavailable as error:
             logger.warning(f"call {call_id}: what is remembered of it {why}; it stays there: {error}")
         else:
             logger.warning(f"call {call_id}: what is remembered of it {why}; it is at {aside.decode()} now")
-
-
-@asynccontextmanager
-async def _asking(seconds: float) -> AsyncIterator[None]:
-    """Redis has so long. Raises ``MemoryUnavailable``."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise MemoryUnavailable(f"Redis did not answer in {seconds:g} s") from None
-    except (RedisError, OSError) as error:
-        raise MemoryUnavailable(reason(error)) from error
-
-
-def _client(url: str) -> Redis:
-    """A client that fails at once rather than try again: whoever uses it knows better what to do then."""
-    try:
-        client: Redis = Redis.from_url(
-            url,
-            protocol=2,  # any Redis speaks it, and nothing of the third is needed
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=READ_ALL_S,
-            socket_connect_timeout=WRITE_S,
-        )
-        # Connects nothing, but looks at the URL's options.
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
-    except (ValueError, TypeError):  # their words may repeat a part of the password
-        raise ValueError(
-            "The URL of Redis cannot be used. It should be like redis://:password@host:6379/0, rediss://host "
-            "or unix:///path; special characters in a password have to be percent-encoded."
-        ) from None
-    return client

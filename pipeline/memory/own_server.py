@@ -33,11 +33,14 @@ from pipeline.memory.keys import ALL_LEASES
 START_S = 30.0  # the data of a busy day is read in a few seconds
 STOP_S = 5.0  # from SIGTERM to SIGKILL: it has only the last second's writes to save
 LOCK_S = 3.0  # the server of a Parley that was killed needs a moment to end
+VISIT_S = 90.0  # a command that has a server for itself: longer than any takes
 PROBE_EVERY_S = 0.02
 FIRST_PAUSE_S = 0.1  # before the first restart; doubled at each one that follows soon
 LONGEST_PAUSE_S = 10.0
 STEADY_S = 60.0  # a server that ran this long was well: the next restart is quick again
-LOCK = "parley.lock"  # in the folder of the data; holds the process that has it
+TIDY_EVERY_S = 3600.0  # what has expired or was erased stands in the append-only file until then
+LOCK = "parley.lock"  # in the folder of the data; says which process has it, and where its server listens
+BRIEFLY = "briefly"  # in the place of that: the server is a command's own, and soon gone
 SOCKET = "redis.sock"
 LONGEST_SOCKET = 103  # bytes of a Unix socket's path: sun_path has 108 on Linux, 104 on macOS, with a NUL
 
@@ -46,10 +49,15 @@ LONGEST_SOCKET = 103  # bytes of a Unix socket's path: sun_path has 108 on Linux
 MEMORY = ("--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru")
 # Every write is on the disk within a second, so that this much is lost at worst, with power or process.
 DISK = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
+QUIET = ("--slowlog-log-slower-than", "-1")  # the slow log would repeat what was said
 
 
 class RedisImpossible(Exception):  # noqa: N818 - reads as what it is
     """Our own Redis cannot be started. The message is a sentence that says why."""
+
+
+class FolderInUse(RedisImpossible):
+    """Another Parley has the folder."""
 
 
 def find_server() -> Path:
@@ -76,15 +84,45 @@ def in_use(folder: Path) -> bool:
         return False  # nobody has ever had it, or nobody can
 
 
+def running_in(folder: Path) -> str | None:
+    """The URL of the server that has its data there now, if that is to be had.
+
+    Raises ``RedisImpossible`` if that is not of this user's.
+    """
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RedisImpossible(f"{folder / LOCK} cannot be opened: {error.strerror}.") from None
+    try:
+        if _locked(lock):
+            return None
+        holder, socket = _held(lock)
+        if not _runs(holder) or not socket or socket == BRIEFLY:
+            return None  # it is about to end, or has just begun
+        # Nobody but this user is to tell us where to look, or to answer there.
+        if os.fstat(lock).st_uid != os.geteuid() or Path(socket).stat().st_uid != os.geteuid():
+            raise RedisImpossible(f"The Redis that has its data in {folder} is another user's.")
+        return _url(Path(socket))
+    except OSError:
+        return None  # it ends just now
+    finally:
+        os.close(lock)
+
+
 class OwnRedis:
     """One server under supervision, its data in ``folder``.
+
+    ``briefly``: it is there for one command, so another Parley waits for its end rather than go without.
 
     ``start`` it, let ``run`` watch over it, and ``stop`` it, however ``run`` ended.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, briefly: bool = False) -> None:
         """Nothing is touched before ``start``."""
         self._folder = folder
+        self._briefly = briefly
         self._lock: int | None = None  # a file descriptor
         self._sockets: Path | None = None  # the folder of the socket, from ``start`` to ``stop``
         self._child: asyncio.subprocess.Process | None = None
@@ -107,25 +145,27 @@ class OwnRedis:
         self._stopping.clear()
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = await _claim(self._folder)
+            self._lock = await _claim(self._folder, BRIEFLY if self._briefly else "")
             self._sockets = _socket_folder()
             await self._launch()
             await self._free_calls()
+            if not self._briefly:
+                _hold(self._lock, str(self._sockets / SOCKET))
         except (OSError, RedisError) as error:
             await self.stop()
             raise RedisImpossible(f"Redis cannot be started in {self._folder}: {error}.") from error
         except BaseException:
             await self.stop()
             raise
-        return f"unix://{quote(str(self._sockets / SOCKET))}"
+        return _url(self._sockets / SOCKET)
 
     async def run(self) -> None:
-        """Start the server again whenever it ends, until cancelled or until ``stop``."""
+        """Start the server again whenever it ends, and keep its disk tidy, until cancelled or ``stop``."""
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             born = time.monotonic()
             if self._child is not None:
-                status = await self._child.wait()
+                status = await self._ended(self._child)
                 if self._stopping.is_set():
                     return
                 logger.warning(f"Redis stopped ({_ending(status)}) and is being started again")
@@ -138,6 +178,27 @@ class OwnRedis:
                 await self._launch()
             except (RedisImpossible, OSError) as error:
                 logger.error(f"Redis could not be started again: {error}")
+
+    async def _ended(self, child: asyncio.subprocess.Process) -> int:
+        """Its exit status. Until then its disk is tidied, at once and then now and again."""
+        while True:
+            await self._tidy()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError  # redis-py makes an error of its own of it, every now and then
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_EVERY_S):
+                    return await child.wait()
+
+    async def _tidy(self) -> None:
+        """Have the append-only file written anew: what has expired stands there until then.
+
+        Redis's own rule for that looks at size alone, and a small file would never be.
+        """
+        if self._sockets is None:
+            return
+        with suppress(RedisError, OSError):  # it has ended, or is at it already
+            async with _client(self._sockets / SOCKET, STOP_S) as client:
+                await client.bgrewriteaof()
 
     async def stop(self) -> None:
         """End the server, its data saved, and leave the folder to whoever comes next. May be called twice."""
@@ -160,7 +221,7 @@ class OwnRedis:
         where = ("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "600")
         self._last_words = ""
         child = self._child = await asyncio.create_subprocess_exec(
-            *(str(find_server()), *where, "--dir", str(self._folder), *DISK, *MEMORY),
+            *(str(find_server()), *where, "--dir", str(self._folder), *DISK, *MEMORY, *QUIET),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -181,8 +242,7 @@ class OwnRedis:
 
     async def _until_it_answers(self, child: asyncio.subprocess.Process, socket: Path) -> None:
         deadline = time.monotonic() + START_S
-        once = Retry(NoBackoff(), 0)
-        async with Redis(unix_socket_path=str(socket), socket_timeout=1.0, retry=once) as client:
+        async with _client(socket, 1.0) as client:
             while not self._stopping.is_set():
                 with suppress(RedisError, OSError):
                     await client.ping()  # an error while it still reads its data
@@ -198,7 +258,7 @@ class OwnRedis:
     async def _free_calls(self) -> None:
         """Release what a Parley that was killed had leased: here is no other one that could have a call."""
         assert self._sockets is not None
-        async with Redis(unix_socket_path=str(self._sockets / SOCKET), socket_timeout=START_S) as client:
+        async with _client(self._sockets / SOCKET, START_S) as client:
             async for lease in client.scan_iter(ALL_LEASES, count=1000):
                 await client.delete(lease)
 
@@ -239,24 +299,28 @@ class OwnRedis:
                 self._last_words = text or self._last_words
 
 
-async def _claim(folder: Path) -> int:
+def _client(socket: Path, timeout_s: float) -> Redis:
+    return Redis(unix_socket_path=str(socket), socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
+
+
+async def _claim(folder: Path, where: str) -> int:
     """Lock the folder. An open file: while anybody has it open, a child too, nobody else can lock it.
 
-    Raises ``RedisImpossible`` if somebody else has it, ``OSError``.
+    Raises ``FolderInUse`` if somebody else has it, ``OSError``.
     """
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + LOCK_S
+        began = time.monotonic()
         while not _locked(lock):
-            holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
-            if _runs(holder) or time.monotonic() > deadline:
-                raise RedisImpossible(
+            holder, at = _held(lock)
+            waits = _runs(holder) and at == BRIEFLY
+            if (_runs(holder) and not waits) or time.monotonic() - began > (VISIT_S if waits else LOCK_S):
+                raise FolderInUse(
                     f"{folder} is in use by another Parley (process {holder or 'unknown'}); "
                     "each needs a folder of its own."
                 )
             await asyncio.sleep(PROBE_EVERY_S)  # its Parley is gone, so its server is about to end
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        _hold(lock, where)
     except BaseException:
         os.close(lock)
         raise
@@ -269,6 +333,22 @@ def _locked(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _hold(lock: int, where: str) -> None:
+    """Write who has the lock, and where its server listens."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, os.fsencode(f"{os.getpid()}\n{where}\n"), 0)
+
+
+def _held(lock: int) -> tuple[str, str]:
+    """What ``_hold`` wrote; empty where that is not there yet."""
+    pid, _, rest = os.fsdecode(os.pread(lock, 1024, 0)).partition("\n")
+    return pid, rest.partition("\n")[0]
+
+
+def _url(socket: Path) -> str:
+    return f"unix://{quote(str(socket))}"
 
 
 def _runs(pid: str) -> bool:

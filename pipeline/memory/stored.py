@@ -39,6 +39,11 @@ def pack_facts(facts: Mapping[str, str]) -> bytes:
     return _encoder.encode(facts)
 
 
+def unpack_facts(packed: bytes) -> dict[str, str]:
+    """Raises ``msgspec.DecodeError``."""
+    return _facts.decode(packed)
+
+
 def pack_conversation(conversation: Conversation) -> bytes:
     """A conversation as stored. Raises ``UnicodeError`` for half a surrogate pair, ``TypeError``."""
     return _encoder.encode(conversation)
@@ -57,7 +62,7 @@ def unpack(call_id: str, fields: Mapping[bytes, bytes]) -> Remembered:
         raise Unreadable("has no version")
     part = "facts"
     try:
-        facts = _facts.decode(fields[F_FACTS]) if F_FACTS in fields else {}
+        facts = unpack_facts(fields[F_FACTS]) if F_FACTS in fields else {}
         part = "conversation"
         said = unpack_conversation(fields[F_CONVERSATION]) if F_CONVERSATION in fields else Conversation()
         part = "history"

@@ -6,6 +6,7 @@ so a value that Redis never takes cannot keep the others from it.
 
 Before a step this process makes sure that it has the call's lease, and of what Redis has: a call that another
 process has taken over is not written into, and one that Redis has lost or never had is written whole.
+One that an operator has had erased is written no more.
 """
 
 from __future__ import annotations
@@ -197,7 +198,12 @@ class Writer:
 
     async def _write(self, state: CallState) -> None:
         over_at = state.closed_at
-        held, found = await self._look(state)
+        held, found, forgotten = await self._look(state)
+        if forgotten:
+            logger.info(f"call {state.call_id}: it was erased, so nothing more of it is kept")
+            self.drop(state.call_id)
+            await self._redis.eval(RELEASE, 1, self._keys.lease(state.call_id), self._process)
+            return
         if not held and over_at is None:
             self._trouble(state, "another process has this call")
             return
@@ -218,19 +224,25 @@ class Writer:
         elif state.behind:
             self.changed(state)
 
-    async def _look(self, state: CallState) -> tuple[bool, bytes | None]:
-        """Whether the lease is ours now, and the revision Redis has. Empty: it is nothing of Parley's."""
+    async def _look(self, state: CallState) -> tuple[bool, bytes | None, bool]:
+        """Whether the lease is ours now, the revision Redis has, and whether the call was erased.
+
+        An empty revision: what is there is nothing of Parley's. Who has the lease has its call to itself, so
+        none is erased between this and the step.
+        """
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.eval(TAKE_LEASE, 1, self._keys.lease(state.call_id), self._process, _ms(LEASE_S))
             pipe.hget(self._keys.call(state.call_id), F_REVISION)
-            held, found = await pipe.execute(raise_on_error=False)
-        if isinstance(held, Exception):
-            raise held
+            pipe.exists(self._keys.forgotten(state.call_id))
+            held, found, forgotten = await pipe.execute(raise_on_error=False)
+        for answer in (held, forgotten):
+            if isinstance(answer, Exception):
+                raise answer
         if isinstance(found, ResponseError) and "WRONGTYPE" in str(found):
-            return bool(held), b""
+            return bool(held), b"", bool(forgotten)
         if isinstance(found, Exception):
             raise found
-        return bool(held), found
+        return bool(held), found, bool(forgotten)
 
     async def _apply(self, state: CallState, step: Step, over_at: float | None) -> None:
         call = self._keys.call(state.call_id)

@@ -51,7 +51,7 @@ def taken_port() -> Iterator[int]:
 
 def test_without_a_command_it_says_what_there_is(tmp_path: Path) -> None:
     done = run(tmp_path)
-    for command in ("serve", "talk", "voices", "knowledge", "check", "settings"):
+    for command in ("serve", "talk", "call", "calls", "voices", "tools", "knowledge", "check", "settings"):
         assert command in done.stdout + done.stderr
 
 

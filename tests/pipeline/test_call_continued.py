@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model_runtime.protocol import (
@@ -40,6 +40,7 @@ class Kept(CallMemory):
 
     entries: list[HistoryEntry] = field(default_factory=list)
     said: list[list[dict[str, str]]] = field(default_factory=list)
+    noted: dict[str, str] = field(default_factory=dict)
     closed: bool = False
 
     def entry(self, entry: HistoryEntry) -> None:
@@ -49,9 +50,10 @@ class Kept(CallMemory):
         self.said.append(conversation.messages())
 
     def note(self, **facts: Any) -> None:
-        raise AssertionError("a call has nothing to note")
+        self.noted |= facts
 
-    def close(self) -> None:
+    def close(self, **facts: Any) -> None:
+        self.noted |= facts
         self.closed = True
 
 
@@ -84,7 +86,20 @@ async def test_what_is_said_is_kept_as_it_is_settled_with_what_was_said_before()
         await call.engine.wait_until(lambda: kept.entries[-1] == entry, "the entry")
         assert kept.said[-1][-1] == {"role": "assistant", "content": "Monday."}
         assert not kept.closed
+    assert kept.noted["end"] == (await call.running).reason
+    assert kept.noted["began"] <= kept.noted["ended"]
     assert kept.closed
+
+
+async def test_a_call_that_goes_on_began_when_its_first_part_did() -> None:
+    kept = Kept()
+    before = replace(
+        earlier(), facts={"began": "2026-01-01T10:00:00+00:00", "ended": "x", "end": "dead-peer"}
+    )
+    async with scene(echo("Monday."), AGENT, record=CallRecord(before, kept)) as call:
+        await call.ready()
+        assert kept.noted == {"began": "2026-01-01T10:00:00+00:00"}
+    assert (await call.running).facts == {"began": "2026-01-01T10:00:00+00:00"}
 
 
 async def test_an_answer_that_the_end_of_the_call_cuts_short_is_on_record_as_far_as_it_was_heard() -> None:
