@@ -143,7 +143,7 @@ async def test_keys_reach_the_call_and_a_transfer_asked_of_the_bot_is_refused(li
         await caller.until(lambda: bool(caller.tones()), "the greeting")
         await caller.leg.press("42#")
         await caller.until(lambda: sum(caller.tones()) > 1.4, "an answer to the keys")
-        assert all(f"key {key}" in line.log() for key in "42#")
+        assert line.log().count("a key was pressed") == 3
         with pytest.raises(LegError):
             await caller.leg.transfer(line.uri)
 

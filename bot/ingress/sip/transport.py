@@ -63,7 +63,7 @@ class _Input(BaseInputTransport):
                     if pcm:
                         await self.push_audio_frame(InputAudioRawFrame(pcm, INPUT_RATE, 1))
                 case m.Digit(digit=digit):
-                    logger.info("key {}", digit)
+                    logger.info("a key was pressed")  # not which: it may be a PIN or a card number
                     if digit in _KEYS:  # A to D are on no phone that people have
                         await self.push_frame(InputDTMFFrame(KeypadEntry(digit)))
                 case m.Held(on=on):
@@ -86,6 +86,8 @@ class _Output(BaseOutputTransport):
         await self.set_transport_ready(frame)
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        if not frame.audio:  # the fader kept it: the answer is over
+            return True
         return await self._transport.leg.speak(frame.audio)
 
 
