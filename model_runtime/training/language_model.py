@@ -169,13 +169,15 @@ def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Ten
     return size * (mean + draw.uniform(0.2, 1.0) * (ripple - ripple.mean(0)))
 
 
-def plan(heard: Sequence[Rows], writer: Writer, draw: random.Random) -> tuple[list[Conversation], Tensor]:
+def plan(
+    heard: Sequence[Rows], writer: Writer, draw: random.Random, share: float = 0.5
+) -> tuple[list[Conversation], Tensor]:
     """Hearings dealt out as calls of one to twelve turns, and their rows [B, N, hidden], zero-padded.
 
-    Half of the steps only decide, in long calls, so that little of the work is instructions; the others
-    speak.
+    A ``share`` of the steps only decide, in long calls, so that little of the work is instructions; the
+    others speak.
     """
-    decides = draw.random() < 0.5
+    decides = draw.random() < share
     turns = draw.choice([8, LONG] if decides else [1, 2, 4, 6])
     asked = [HeardTurn(index, len(one.rows), one.intent) for index, one in enumerate(heard)]
     talks = [writer.conversation(asked[at : at + turns], draw, decides) for at in range(0, len(asked), turns)]
@@ -279,6 +281,7 @@ def main() -> None:
         "--new-ears", action="store_true", help="the encoder has changed since language_model.pt: listen anew"
     )
     parse.add_argument("--rate", type=float, default=1.2e-3)
+    parse.add_argument("--decides", type=float, default=0.5, help="share of steps that speak no answer whole")
     parse.add_argument("--seed", type=int, default=1)
     args = parse.parse_args()
     writer = Writer(NANO / "tokenizer.json", args.answers)
@@ -304,7 +307,7 @@ def main() -> None:
     for shard in listened(hearer, args.work, seed, draw):
         pool = [*pool, *shard][-KEPT:]
         for _ in range(REUSE * len(shard) // QUESTIONS):
-            talks, rows = plan(draw.sample(pool, QUESTIONS), writer, draw)
+            talks, rows = plan(draw.sample(pool, QUESTIONS), writer, draw, args.decides)
             lost, right = losses(mind, talks, rows)
             told = {"right": right} | {key: float(loss.detach()) for key, loss in lost.items()}
             if not stage.learn(lost["speech"] + lost["intent"], told):
