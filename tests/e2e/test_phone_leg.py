@@ -148,6 +148,7 @@ async def test_keys_reach_the_call_and_a_transfer_asked_of_the_bot_is_refused(li
             await caller.leg.transfer(line.uri)
 
 
+@pytest.mark.slow
 async def test_a_call_that_the_far_end_ends_is_over_here(line: PhoneLine, tmp_path: Path) -> None:
     async with own_phone() as phone:
         with softphone(tmp_path / "far", answers=True) as far:
@@ -163,6 +164,7 @@ async def test_a_call_that_the_far_end_ends_is_over_here(line: PhoneLine, tmp_pa
         assert (await nobody.ended()).reason in ("failed", "refused:408")
 
 
+@pytest.mark.slow
 async def test_a_worker_that_stands_still_is_started_anew(
     line: PhoneLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

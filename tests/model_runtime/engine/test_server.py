@@ -301,6 +301,7 @@ async def test_cancel_is_obeyed_while_others_speak() -> None:
         await b.read(Speech)
 
 
+@pytest.mark.slow
 async def test_the_event_loop_is_never_kept_waiting_by_the_model() -> None:
     async with running(slot_masking=True) as engine, engine.session() as client:
         execute = engine.kit.execute

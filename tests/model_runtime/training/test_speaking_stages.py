@@ -125,6 +125,7 @@ def test_warping_by_one_changes_nothing() -> None:
     assert not torch.allclose(codec.warp(feats, 1.1), feats)
 
 
+@pytest.mark.slow
 def test_codec_and_speaker_stages_learn_something(tmp_path: Path) -> None:
     said = [utterance("slt"), utterance("rms", 2.5)]
     net, loop = codec.train(said, said, tmp_path, steps=2)
