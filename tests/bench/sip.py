@@ -24,11 +24,11 @@ from model_runtime.protocol import INPUT_RATE
 from tests.bench.report import Goal, machine, show, write
 from tests.e2e.measure import utterances
 from tests.e2e.phone_line import ANSWER_S, PhoneLine, phone_line, voice
-from tests.e2e.server import free_port
 from tests.e2e.sipp import sipp, write_speech
 from tests.e2e.speakers import silence
 from tests.e2e.test_phone import worker_of
 from tests.e2e.test_phone_leg import Caller, calling, own_phone
+from tests.ports import free_port
 
 TICK = os.sysconf("SC_CLK_TCK")
 BLOCK = INPUT_RATE // 100  # 10 ms

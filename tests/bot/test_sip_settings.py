@@ -10,7 +10,7 @@ from bot import settings as conf
 from bot.check import _phone
 from bot.ingress.sip.outbound import CannotCall, checked
 from bot.ingress.sip.settings import SipSettings
-from tests.e2e.server import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture(autouse=True)

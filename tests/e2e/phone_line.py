@@ -14,7 +14,8 @@ import httpx
 import numpy as np
 
 from bot.waveform import Pcm
-from tests.e2e.server import Server, free_port, parley_server
+from tests.e2e.server import Server, parley_server
+from tests.ports import free_port
 
 TONE_HZ = 300  # of tests.bot.speaking_engine
 GREETING_S, ANSWER_S = 0.8, 0.96

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from tests.ports import free_port
 
 START_SECONDS = 120  # loading nano takes seconds; a loaded CI machine gets room
 
@@ -26,13 +27,6 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     log: Path
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody holds right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

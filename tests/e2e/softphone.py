@@ -22,7 +22,7 @@ import numpy as np
 import soxr
 
 from bot.waveform import Pcm
-from tests.e2e.server import free_port
+from tests.ports import free_port
 
 CODECS = {"pcmu": (8000, 1), "pcma": (8000, 1), "g722": (16_000, 1), "opus": (48_000, 2), "l16": (8000, 1)}
 _NAMES = {"pcmu": "PCMU/8000/1", "pcma": "PCMA/8000/1"}  # share a module; of the others all is offered

@@ -24,9 +24,10 @@ from tests.e2e.phone_line import (
     wait_for_log,
     wait_until,
 )
-from tests.e2e.server import free_port, parley_server
+from tests.e2e.server import parley_server
 from tests.e2e.softphone import SoftPhone, softphone
 from tests.e2e.speakers import silence
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -22,10 +22,10 @@ from model_runtime.protocol import INPUT_RATE
 from model_runtime.training.judge import nearest, recognise
 from tests.e2e.measure import utterances
 from tests.e2e.phone_line import ANSWER_S, GREETING_S, PhoneLine, line_of, phone_line, tones, voice
-from tests.e2e.server import free_port
 from tests.e2e.shop import ANSWERS, GREETING, QUESTIONS
 from tests.e2e.softphone import softphone
 from tests.e2e.speakers import VOICES, say
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tests.e2e.phone_line import PhoneLine, phone_line, tone_engine, voice, wait_until
-from tests.e2e.server import free_port
 from tests.e2e.sipp import sipp, write_speech
 from tests.e2e.speakers import silence
 from tests.e2e.test_phone_outbound import call
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bot.waveform import Pcm, write_wav
-from tests.e2e.server import free_port
+from tests.ports import free_port
 
 RATE = 8000
 TONE_S = 60  # the file is played once
@@ -186,7 +186,7 @@ class Phone:
             *(f"module_app {name}.so" for name in ("account", "ctrl_tcp", "menu")),
             "module aubridge.so",
         ]
-        rtp = free_port() & ~1
+        rtp = free_port()
         (self.folder / "config").write_text(
             "\n".join(
                 (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from infra.sip import edge as edge_script
 from infra.sip.settings import Settings, read_settings
-from tests.e2e.server import free_port
+from tests.ports import free_port
 
 EDGE, NODE, TRUNK, STRANGER = "127.0.0.2", "127.0.0.1", "127.0.0.3", "127.0.0.9"
 PASSWORD = "a-long-password"  # alice's
@@ -85,7 +85,7 @@ def running_edge(folder: Path, nodes: Sequence[int], ends_with: int = 0, **setti
         "TLS_PORT": str(free_port()),
         "INSIDE_PORT": str(free_port()),
         "NG_PORT": str(free_port()),
-        "RTP_PORTS": "20000-23999",  # below those that free_port chooses from
+        "RTP_PORTS": "20000-23999",  # below those of tests.ports
         "NODES": ",".join(f"{NODE}:{port}" for port in nodes),
         "TRUNKS": f"carrier={TRUNK}",
         "RUN_FOLDER": str(folder / "run"),

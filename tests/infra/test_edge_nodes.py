@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import free_port
 from tests.infra.phones import Phone, phones
 from tests.infra.running_edge import NODE, TRUNK, Edge, Line, running_edge
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

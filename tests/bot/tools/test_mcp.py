@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from bot.tools.toolbox import Toolbox
 from tests.bot.tools.kit import toolbox, use
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 SERVER = [sys.executable, "-m", "tests.bot.tools.mcp_server"]
@@ -36,12 +36,6 @@ def http_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
