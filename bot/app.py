@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -16,12 +16,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from loguru import logger
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from bot.agents import Agent
+from bot.beside import beside
 from bot.calls import Calls, Refused
 from bot.engine_process import Engine
 from bot.ingress.sip.ingress import SipIngress
@@ -83,19 +83,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(engine.run(), name="engine")
-        beside = {watching}
-        if telephone is not None:
-            beside.add(asyncio.create_task(telephone.run(), name="phone"))
-        for task in beside:
-            task.add_done_callback(_report)
-        try:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(beside(engine.run(), "engine"))
+            if telephone is not None:
+                await stack.enter_async_context(beside(telephone.run(), "phone"))
+            stack.push_async_callback(calls.drain, settings.drain_s)
             yield
-        finally:
-            await calls.drain(settings.drain_s)
-            for task in beside:
-                task.cancel()
-            await asyncio.wait(beside)
 
     app = FastAPI(title="Parley", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _add_faults(app)
@@ -150,11 +143,6 @@ def create_app(
 
     app.mount("/", StaticFiles(directory=PACKAGE / "web", html=True))
     return app
-
-
-def _report(watching: asyncio.Task[None]) -> None:
-    if not watching.cancelled() and (error := watching.exception()):
-        logger.opt(exception=error).error("the watch over the {} broke", watching.get_name())
 
 
 def _info(settings: Settings, agent: Agent, engine: Engine, calls: Calls) -> dict[str, Any]:

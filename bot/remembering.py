@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 from loguru import logger
 
 from bot.agents import Agent
+from bot.beside import beside
 from bot.calls import Refused
 from bot.engine_process import Engine
 from bot.settings import BadSettings, Settings, variable
@@ -43,7 +42,7 @@ async def remembering(settings: Settings) -> AsyncIterator[Memory]:
             memory = Memory(url, tenant=chosen.tenant, keep_s=chosen.keep_s)
         except ValueError as error:
             raise BadSettings(f"{variable('redis', 'url')}: {error}") from None
-        await stack.enter_async_context(_beside(memory.run()))
+        await stack.enter_async_context(beside(memory.run(), "memory"))
         yield memory
 
 
@@ -55,19 +54,8 @@ async def _own(settings: Settings, stack: AsyncExitStack) -> str:
         logger.warning("nothing will be remembered of calls after Parley's end: {}", error)
         return NOWHERE
     stack.push_async_callback(own.stop)
-    await stack.enter_async_context(_beside(own.run()))
+    await stack.enter_async_context(beside(own.run(), "redis"))
     return url
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have it run until the end of the context."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 @asynccontextmanager

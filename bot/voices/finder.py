@@ -11,6 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from bot.beside import beside
 from bot.voices.library import LibraryError, known
 from bot.voices.ranking import ATTRIBUTES, Ranking
 from model_runtime.library.entry import Entry
@@ -69,12 +70,8 @@ async def voice_finder(read: Callable[[], list[Entry]], folder: Path) -> AsyncIt
     ``read`` may take seconds and raise ``LibraryError``; it runs on a thread of its own.
     """
     finder = VoiceFinder()
-    task = asyncio.create_task(_keep_up(finder, read, folder), name="voice-finder")
-    try:
+    async with beside(_keep_up(finder, read, folder), "voice-finder"):
         yield finder
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def _keep_up(finder: VoiceFinder, read: Callable[[], list[Entry]], folder: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from bot.beside import beside
 from bot.engine_process import Engine
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.ingress import LiveCall, MakePhoneCall, configuration, hang_up, talk
@@ -57,7 +57,7 @@ async def place_call(
     ``tell`` hears how far it has come.
     """
     phone = Phone(_towards(uri, settings.sip), lambda leg: leg.reject(), settings.log_level)
-    async with _beside(engine.run()), _beside(phone.run()):
+    async with beside(engine.run(), "engine"), beside(phone.run(), "phone"):
         tell("loading the speech model")
         await _ready(engine)
         try:
@@ -114,13 +114,3 @@ def _towards(uri: str, settings: SipSettings) -> m.Configure:
         free.bind((ours, 0))
         port = free.getsockname()[1]
     return configuration(settings, f"{ours}:{port}", ["0.0.0.0/0"])
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
