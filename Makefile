@@ -6,6 +6,7 @@ STAMP := $(VENV)/.ready
 
 # The parts without clock or I/O of their own; covered completely, or the tests fail.
 PURE_CORE := \
+  bot/agent_keys.py bot/hosts.py bot/routing.py \
   bot/ingress/sip/messages.py bot/ingress/sip/pacing.py \
   bot/knowledge/formats.py bot/knowledge/passages.py bot/knowledge/ranking.py bot/knowledge/vectors.py bot/knowledge/words.py \
   bot/voices/ranking.py \
