@@ -16,7 +16,7 @@ from bot.engine_process import Engine, OwnEngine
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.knowledge.knowledge import Knowledge
-from bot.remembering import open_memory, recalled
+from bot.remembering import open_memory
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
@@ -59,10 +59,6 @@ class Answering:
         fader, guard = _ears(self.settings.sip.echo_guard)
         transport = SipTransport(leg, transport_params(fader, guard))
         return self.call(transport, fader, leg.call_id, record, _putting_through(leg))
-
-    async def recall(self, name: str) -> Remembered | None:
-        """What was said in a conversation; see ``bot.remembering.recalled``."""
-        return await recalled(self.memory, name, self.agent, self.engine)
 
     def call(
         self,

@@ -67,7 +67,12 @@ def serve(
 def talk(
     wav: Annotated[list[Path], typer.Option(help="A question, any audio file. Repeat it for several turns.")],
     out: Annotated[Path | None, typer.Option(help="Write the bot's side here, as a WAV file.")] = None,
-    url: Annotated[str, typer.Option(help="The Parley to call.")] = "http://127.0.0.1:8080",
+    url: Annotated[
+        str, typer.Option(help="The Parley to call; one of its agents: .../a/NAME.")
+    ] = "http://127.0.0.1:8080",
+    key: Annotated[
+        str, typer.Option(envvar="PARLEY_KEY", help="The key, if the agent wants one.", show_envvar=True)
+    ] = "",
     stereo: Annotated[bool, typer.Option(help="Write both sides: the caller left, the bot right.")] = False,
     greeting: Annotated[bool, typer.Option(help="Hear the greeting out before the first question.")] = True,
     wait: Annotated[float, typer.Option(help="Without greeting: seconds before the first question.")] = 0.5,
@@ -85,7 +90,12 @@ def talk(
         with errors.status("calling", spinner="dots") as status:
             record = asyncio.run(
                 place_call(
-                    url, questions, greeting=greeting, wait_s=wait, on_turn=lambda what: status.update(what)
+                    url,
+                    questions,
+                    key=key,
+                    greeting=greeting,
+                    wait_s=wait,
+                    on_turn=lambda what: status.update(what),
                 )
             )
     except CallFailed as error:

@@ -7,19 +7,21 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
 
 import uvicorn
 import uvloop
 from rich.console import Console
 
-from bot.agents import Agent, load_agent
-from bot.answering import Answering, answering, make_engine
+from bot.agent_folder import AgentFolder, open_folder
+from bot.agents import load_agent
+from bot.answering import answering, make_engine
 from bot.app import create_app
+from bot.beside import beside
 from bot.calls import Calls
 from bot.engine_process import Engine, EngineStatus
 from bot.ingress.sip.ingress import SipIngress
 from bot.ingress.sip.outbound import checked, place_call
+from bot.reception import Reception
 from bot.remembering import remembering
 from bot.settings import Settings, variable
 from pipeline.call import CallEnd
@@ -31,51 +33,45 @@ class CannotServe(Exception):  # noqa: N818 - read by a person
 
 def serve(settings: Settings) -> None:
     """Run Parley until SIGINT or SIGTERM. Raises ``AgentError``, ``CannotServe``."""
-    agent = load_agent(settings.agents_dir, settings.agent)
+    folder = open_folder(settings)
     with _listen(settings) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, agent, listening))
+        runner.run(_serve(settings, folder, listening))
 
 
-async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
-    async with remembering(settings) as memory, AsyncExitStack() as stack:
-        engine = make_engine(settings)
-        here = await stack.enter_async_context(answering(settings, agent, engine, memory))
-        phone = None
-        if settings.sip.listen:
-            on_phone = here
-            if settings.sip.agent:
-                other = load_agent(settings.agents_dir, settings.sip.agent)
-                on_phone = await stack.enter_async_context(answering(settings, other, engine, memory))
-            phone = telephone(on_phone)
-        await _serve_with(settings, here, phone, listening)
+async def _serve(settings: Settings, folder: AgentFolder, listening: socket.socket) -> None:
+    engine = make_engine(settings)
+    async with (
+        remembering(settings) as memory,
+        Reception(settings, folder, engine, memory) as reception,
+        beside(reception.watch(), "agents"),
+    ):
+        await _serve_with(settings, reception, engine, listening)
 
 
 async def _serve_with(
-    settings: Settings,
-    here: Answering,
-    phone: Callable[[Calls], SipIngress] | None,
-    listening: socket.socket,
+    settings: Settings, reception: Reception, engine: Engine, listening: socket.socket
 ) -> None:
-    agent, engine = here.agent, here.engine
-    app = create_app(settings, agent, engine, here.browser_call, here.recall, phone)
+    app = create_app(settings, reception, engine, telephone(settings, reception, engine))
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
     host, port = listening.getsockname()[:2]
-    async with _announced(
-        engine, f"http://{'[' + host + ']' if ':' in host else host}:{port}", agent.voice, server
-    ):
+    url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+    async with _announced(engine, url, reception, server):
         await server.serve(sockets=[listening])
     if engine.status.state == "failed":
         raise CannotServe(engine.status.reason)
 
 
-def telephone(on_phone: Answering) -> Callable[[Calls], SipIngress]:
-    """The phone of the settings, for whoever counts the calls."""
-    settings, engine = on_phone.settings, on_phone.engine
+def telephone(
+    settings: Settings, reception: Reception, engine: Engine
+) -> Callable[[Calls], SipIngress] | None:
+    """The phone of the settings, for whoever counts the calls; none if it is off."""
+    if not settings.sip.listen:
+        return None
     return lambda calls: SipIngress(
-        settings.sip, calls, on_phone.phone_call, lambda: engine.status.ready, settings.log_level
+        settings.sip, calls, reception.phone_call, lambda: engine.status.ready, settings.log_level
     )
 
 
@@ -91,7 +87,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _announced(engine: Engine, url: str, voice: str, server: _Server) -> AsyncIterator[None]:
+async def _announced(engine: Engine, url: str, reception: Reception, server: _Server) -> AsyncIterator[None]:
     """Tell the person at the terminal how far the start has come, and end if it can come no further."""
     console = Console(stderr=True)
     waiting = console.status("Loading the speech model …", spinner="dots")
@@ -99,8 +95,10 @@ async def _announced(engine: Engine, url: str, voice: str, server: _Server) -> A
     def changed(status: EngineStatus) -> None:
         waiting.stop()
         if status.state == "ready":
-            if not engine.has_voice(voice):
-                console.print(f"There is no voice {voice!r}; the checkpoint's own is used.", highlight=False)
+            for name, agent in reception.agents.items():
+                if not engine.has_voice(agent.voice):
+                    said = f"{name}: there is no voice {agent.voice!r}; the checkpoint's own is used."
+                    console.print(said, highlight=False)
             who = status.about.checkpoint if status.about else "the engine"
             console.print(f"[bold]Parley is ready:[/] {url}  [dim]({who}; Ctrl+C stops it)[/]")
         elif status.state == "failed":

@@ -45,6 +45,4 @@ def test_names_of_its_own_and_of_allowed_pages_are_taken() -> None:
 def test_what_others_can_reach_is_known_by_any_name_until_one_is_set() -> None:
     assert is_ours("anything.example", "0.0.0.0", [], [])
     assert not is_ours("anything.example", "0.0.0.0", ["bot.example"], [])
-    assert is_ours(
-        "10.1.2.3:8080", "0.0.0.0", ["bot.example"], []
-    )  # a probe
+    assert is_ours("10.1.2.3:8080", "0.0.0.0", ["bot.example"], [])  # a probe

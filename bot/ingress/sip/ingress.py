@@ -31,6 +31,7 @@ def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str
         rtp_ports=settings.rtp_ports,
         jitter_ms=settings.jitter_ms,
         rtp_timeout_s=settings.rtp_timeout_s,
+        headers=list(settings.headers),
         username=settings.username,
         password=settings.password.get_secret_value(),
     )

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -35,6 +35,7 @@ class WorkerLeg:
         self.call_id = call_id
         self.peer = incoming.caller if incoming else ""
         self.called = incoming.called if incoming else ""
+        self.headers: Mapping[str, str] = incoming.headers if incoming else {}
         self.sip_call_id = incoming.sip_call_id if incoming else ""
         self._incoming = incoming is not None
         self._send = send

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from bot.routing import EXTENSION, SOURCE, TRUNK
 from bot.setting_group import Group, Words
+
+MAX_HEADERS = 15  # the stack tells 16, and one of them is To
 
 
 def _from_to(value: Any) -> Any:
@@ -34,7 +38,14 @@ class SipSettings(Group):
         "loopback address only this machine can; on any other, somebody must be named.",
     )
     transports: Words = Field(default=("udp", "tcp"), description="SIP over `udp`, `tcp` or both.")
-    agent: str = Field(default="", description="Who answers the phone. Empty: who answers the page.")
+    agent: str = Field(
+        default="",
+        description="Who answers calls by phone that fit no agent's `answers:`. Empty: who answers the page.",
+    )
+    headers: Words = Field(
+        default=(TRUNK, EXTENSION, SOURCE),
+        description="Headers of calls by which agents may be chosen (`answers:`); these are the edge's.",
+    )
     codecs: Words = Field(
         default=("opus", "g722", "pcmu", "pcma"), description="What we speak, what we like best first."
     )
@@ -99,6 +110,16 @@ class SipSettings(Group):
         if not names or not set(names) <= set(known):
             raise ValueError(f"one or more of {', '.join(known)}")
         return names
+
+    @field_validator("headers")
+    @classmethod
+    def _tokens(cls, headers: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in headers if not re.fullmatch(r"[A-Za-z0-9-]{1,63}", name)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no header's name, such as X-Department")
+        if len(headers) > MAX_HEADERS:
+            raise ValueError(f"at most {MAX_HEADERS} headers")
+        return headers
 
     @field_validator("rtp_ports", "jitter_ms")
     @classmethod

@@ -117,7 +117,7 @@ class Stack:
         config = Config(
             # Without an interface named, the stack finds them itself and leaves the loopback out.
             net_interface=None if everywhere else wanted.host,
-            expose_headers=("To",),
+            expose_headers=("To", *wanted.headers),
             max_concurrent_calls=None,  # the media process admits
             rtp_timeout=wanted.rtp_timeout_s,
             extra_config_text=f"sip_listen {wanted.host}:{wanted.port}\n"
@@ -262,7 +262,9 @@ class Stack:
     def _incoming(self, call: Call) -> None:
         call_id = uuid.uuid4().hex
         self._watch(call_id, call)
-        self._send(m.Incoming(call_id, call.peer or "", call.headers.get("To", ""), call.call_id or ""))
+        headers = dict(call.headers)
+        called = headers.pop("To", "")
+        self._send(m.Incoming(call_id, call.peer or "", called, call.call_id or "", headers))
 
     def _watch(self, call_id: str, call: Call) -> None:
         line = self._lines[call_id] = Line(call_id, call, self._send)
