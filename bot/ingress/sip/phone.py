@@ -190,6 +190,7 @@ class Phone:
         """``on_incoming`` is told of each call that comes in, while it rings; it must not wait."""
         self.listening: m.Listening | None = None  # None: no worker is ready
         self.reason = "The phone is being started."  # why not
+        self.registered: m.Registered | None = None  # at a PBX; None: nothing is known, or none is wanted
         self.pid: int | None = None
         self.ready = asyncio.Event()  # set while it listens
         self._configure = configure
@@ -245,7 +246,7 @@ class Phone:
             return ended.result() if ended.done() else None
         finally:
             self._now(None, self.reason if self.listening is None else "The phone is being started again.")
-            self._writer = self.pid = None
+            self._writer = self.pid = self.registered = None
             for leg in list(self._legs.values()):
                 leg.lost()
             self._legs.clear()
@@ -279,6 +280,12 @@ class Phone:
                 self._now(None, reason)
             case m.Alive():
                 pass
+            case m.Registered(registrar, fault):
+                self.registered = message
+                if fault:
+                    logger.error("phone: not registered at {}: {}", registrar, fault)
+                else:
+                    logger.info("phone: registered at {}", registrar)
             case m.Incoming():
                 self._on_incoming(self._leg(message.call, message))
             case _:
