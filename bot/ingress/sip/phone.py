@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -187,13 +187,13 @@ class Phone:
         self._legs: dict[str, WorkerLeg] = {}
         self._writer: asyncio.StreamWriter | None = None
 
-    def dial(self, uri: str) -> WorkerLeg:
-        """Call ``uri``. Raises ``LegError`` while there is no worker."""
+    def dial(self, uri: str, headers: Mapping[str, str] | None = None) -> WorkerLeg:
+        """Call ``uri``, with ``headers`` in the INVITE. Raises ``LegError`` while there is no worker."""
         if self.listening is None:
             raise LegError(self.reason)
         leg = self._leg(uuid.uuid4().hex, None)
         leg.peer = leg.called = uri
-        self._send(m.Dial(leg.call_id, uri))
+        self._send(m.Dial(leg.call_id, uri, dict(headers or {})))
         return leg
 
     async def run(self) -> None:
