@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -48,13 +48,19 @@ class WorkerLeg:
 
     # --- what others want of it ----------------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[LegEvent]:
+    async def events(self) -> AsyncGenerator[LegEvent, None]:
         """``SipLeg``."""
         while True:
             event = await self._events.get()
             yield event
             if isinstance(event, m.Closed):
                 return
+
+    def put_back(self, events: Sequence[LegEvent]) -> None:
+        """Let the next reader of ``events`` read these first; the one before is done."""
+        later = [self._events.get_nowait() for _ in range(self._events.qsize())]
+        for event in (*events, *later):
+            self._events.put_nowait(event)
 
     async def ended(self) -> LegEnd:
         """``SipLeg``."""

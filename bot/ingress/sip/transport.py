@@ -61,6 +61,7 @@ class _Input(BaseInputTransport):
             match event:
                 case m.Heard(pcm=pcm):
                     if pcm:
+                        pcm = bytes(len(pcm)) if self._transport.deaf else pcm
                         await self.push_audio_frame(InputAudioRawFrame(pcm, INPUT_RATE, 1))
                 case m.Digit(digit=digit):
                     logger.info("a key was pressed")  # not which: it may be a PIN or a card number
@@ -97,10 +98,14 @@ class SipTransport(BaseTransport):
     Event handlers ``on_client_connected`` and ``on_client_disconnected`` get the leg as their client.
     """
 
-    def __init__(self, leg: SipLeg, params: TransportParams) -> None:
-        """``params`` at the engine's rates: see ``pipeline.call.transport_params``."""
+    def __init__(self, leg: SipLeg, params: TransportParams, deaf: bool = False) -> None:
+        """``params`` at the engine's rates: see ``pipeline.call.transport_params``.
+
+        ``deaf``: whatever is said is silence, at its pace.
+        """
         super().__init__()
         self.leg = leg
+        self.deaf = deaf
         # A write that waits is a hold, which may last; the end of the leg ends it.
         params = params.model_copy(update={"audio_out_write_timeout_secs": None})
         self._input = _Input(self, params)
