@@ -57,12 +57,18 @@ class Answering:
         transport = webrtc_transport(connection, transport_params(fader, guard))
         return self.call(transport, fader, call_id, record)
 
-    def phone_call(self, leg: SipLeg) -> PhoneCall:
-        """A call on the phone. What is said is kept under the call's id."""
-        kept = open_memory(self.memory, leg.call_id, self.agent, self.engine, ingress="sip", caller=leg.peer)
+    def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> PhoneCall:
+        """A call on the phone; ``ours``: that we placed, ``deaf``: in which only we speak.
+
+        What is said is kept under the call's id.
+        """
+        ingress = "sip-outbound" if ours else "sip"
+        kept = open_memory(
+            self.memory, leg.call_id, self.agent, self.engine, ingress=ingress, caller=leg.peer
+        )
         record = CallRecord(None, kept)
-        fader, guard = _ears(self.settings.sip.echo_guard)
-        transport = SipTransport(leg, transport_params(fader, guard))
+        fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
+        transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
         warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
         call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm))
         return PhoneCall(call, leg, warm)
