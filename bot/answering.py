@@ -20,6 +20,7 @@ from bot.remembering import open_memory, recalled
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
+from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory, Remembered
@@ -41,6 +42,7 @@ class Answering:
     agent: Agent
     engine: Engine
     memory: Memory
+    voices: SharedVoices
     toolbox: Toolbox
 
     def browser_call(
@@ -64,6 +66,10 @@ class Answering:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
         return await recalled(self.memory, name, self.agent, self.engine)
 
+    def has_voice(self, name: str) -> bool:
+        """Whether calls can speak so: the engine has the voice, or can be given it."""
+        return self.engine.has_voice(name) or name in self.voices.entries
+
     def call(
         self,
         transport: BaseTransport,
@@ -83,11 +89,12 @@ class Answering:
                 name=agent.name,
                 instructions=agent.instructions,
                 greeting=agent.greeting,
-                voice=agent.voice if self.engine.has_voice(agent.voice) else "",
+                voice=agent.voice if self.has_voice(agent.voice) else "",
                 tools=self.toolbox.tools(),
                 agreeing=agent.agreeing_words,
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
                 voice_choice=agent.voice_choice,
+                more_voices=tuple(self.voices.entries),
             ),
             CallSettings(
                 segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
@@ -106,20 +113,21 @@ class Answering:
             call_id=call_id,
             record=record,
             transfer=transfer,
+            timbres=self.voices.timbre,
         )
 
 
 @asynccontextmanager
 async def answering(
-    settings: Settings, agent: Agent, engine: Engine, memory: Memory
+    settings: Settings, agent: Agent, engine: Engine, memory: Memory, shared: SharedVoices
 ) -> AsyncIterator[Answering]:
     """An agent ready to answer, its tools at hand. Raises ``BadTool``."""
     async with (
-        voices_for(settings, agent) as voices,
+        voices_for(settings, agent, shared=shared) as voices,
         Knowledge(settings.knowledge) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
-        yield Answering(settings, agent, engine, memory, toolbox)
+        yield Answering(settings, agent, engine, memory, shared, toolbox)
 
 
 def _putting_through(leg: SipLeg) -> Transfer:
