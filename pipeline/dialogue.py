@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Literal
 
 from loguru import logger
 
@@ -29,6 +30,7 @@ from model_runtime.protocol import (
     ToolCall,
     Transcript,
 )
+from pipeline import interjection
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
@@ -51,6 +53,8 @@ from pipeline.turns import (
     Finished,
     Heard,
     Hold,
+    Judge,
+    Judged,
     Prompt,
     Reset,
     Resume,
@@ -187,6 +191,8 @@ class Dialogue:
                 self._output.fader.hold()
             case Resume():
                 self._output.fader.resume()
+            case Judge(turn, (start, _)):
+                await self._handle(Judged(turn, self._meaning(start)))
 
     async def _fallen_silent(self, times: int) -> None:
         policy = self._agent.silence
@@ -196,6 +202,13 @@ class Dialogue:
             self._owed.prompt = SILENCE_INSTRUCTION.format(words=policy.words)
         elif policy.hang_up:
             await self._output.end("silent-caller", "Nothing was heard from you, so this call has ended.")
+
+    def _meaning(self, start: int) -> Literal["back-channel", "barge-in", "open"]:
+        """Of what was said since ``start`` over the answer."""
+        if self._agent.kinds is None:
+            return "open"
+        said = self._recent.cut(start - interjection.BEFORE, self._segmenter.position)
+        return interjection.meaning(self._agent.kinds(said))
 
     def _speculate(self, action: Speculate) -> None:
         asked = action if self._owed.question is None else action.after(self._owed.question)
