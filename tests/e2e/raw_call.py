@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,12 +51,18 @@ class RawCall:
         return ""
 
     def speak(
-        self, payload: bytes, number: int, kind: int = 0, stamp: int | None = None, mark: int = 0
+        self,
+        payload: bytes,
+        number: int,
+        kind: int = 0,
+        stamp: int | None = None,
+        mark: int = 0,
+        source: bytes = b"raw1",
     ) -> None:
         """One RTP packet (RFC 3550, 5.1); 8 kHz, 20 ms for each number unless ``stamp`` says otherwise."""
         time = 160 * number if stamp is None else stamp
         head = bytes([0x80, mark << 7 | kind]) + (number & 0xFFFF).to_bytes(2, "big")
-        self.sound.sendto(head + (time & 0xFFFFFFFF).to_bytes(4, "big") + b"raw1" + payload, self.there)
+        self.sound.sendto(head + (time & 0xFFFFFFFF).to_bytes(4, "big") + source + payload, self.there)
 
 
 @contextmanager
@@ -69,13 +76,18 @@ def raw_call(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sound:
         sound.bind((line.address, 0))
         body = offer.format(address=line.address, port=sound.getsockname()[1], types=types)
-        token = f"{id(sound):x}{line.port}"
+        token = uuid.uuid4().hex
         invited = {"From": f"<sip:raw@{line.address}>;tag={token}", "Call_ID": token}
         request = line.request("INVITE", **invited, Content_Type="application/sdp", body=body, **headers)
         for _ in range(3 if again else 1):
             line.send(request)
-        answer = line.answer_of("200")
-        assert answer, "the call was not answered"
+        told: list[str] = []
+        while not (answer := line.whole_answer(ANSWER_S)).startswith("SIP/2.0 200"):
+            told.append(answer.split("\r\n")[0])
+            assert not re.match("SIP/2.0 [3-6]", answer), f"refused: {told}"
+            assert told.count("") < 4, f"not answered: {told}"
+            if not answer:
+                line.send(request)  # it may have been lost (RFC 3261, 17.1.1.2)
         call = RawCall(line, sound, invited, answer)
         call.acknowledge()
         try:
