@@ -21,6 +21,7 @@ from bot.remembering import open_memory, recalled
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
+from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory, Remembered
@@ -46,6 +47,7 @@ class Answering:
     agent: Agent
     engine: Engine
     memory: Memory
+    voices: SharedVoices
     toolbox: Toolbox
 
     def browser_call(
@@ -57,12 +59,18 @@ class Answering:
         transport = webrtc_transport(connection, transport_params(fader, guard))
         return self.call(transport, fader, call_id, record)
 
-    def phone_call(self, leg: SipLeg) -> PhoneCall:
-        """A call on the phone. What is said is kept under the call's id."""
-        kept = open_memory(self.memory, leg.call_id, self.agent, self.engine, ingress="sip", caller=leg.peer)
+    def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> PhoneCall:
+        """A call on the phone; ``ours``: that we placed, ``deaf``: in which only we speak.
+
+        What is said is kept under the call's id.
+        """
+        ingress = "sip-outbound" if ours else "sip"
+        kept = open_memory(
+            self.memory, leg.call_id, self.agent, self.engine, ingress=ingress, caller=leg.peer
+        )
         record = CallRecord(None, kept)
-        fader, guard = _ears(self.settings.sip.echo_guard)
-        transport = SipTransport(leg, transport_params(fader, guard))
+        fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
+        transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
         warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
         call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm))
         return PhoneCall(call, leg, warm)
@@ -84,6 +92,10 @@ class Answering:
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
         return await recalled(self.memory, name, self.agent, self.engine)
+
+    def has_voice(self, name: str) -> bool:
+        """Whether calls can speak so: the engine has the voice, or can be given it."""
+        return self.engine.has_voice(name) or name in self.voices.entries
 
     def call(
         self,
@@ -109,17 +121,19 @@ class Answering:
                 agreeing=agent.agreeing_words,
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
                 voice_choice=agent.voice_choice,
+                more_voices=tuple(self.voices.entries),
             ),
             self._call_settings,
             call_id=call_id,
             record=record,
             transfer=transfer,
+            timbres=self.voices.timbre,
         )
 
     @property
     def _voice(self) -> str:
-        """The agent's, if the engine has it, or else the checkpoint's own."""
-        return self.agent.voice if self.engine.has_voice(self.agent.voice) else ""
+        """The agent's, if there is such a voice, or else the checkpoint's own."""
+        return self.agent.voice if self.has_voice(self.agent.voice) else ""
 
     @property
     def _call_settings(self) -> CallSettings:
@@ -142,15 +156,15 @@ class Answering:
 
 @asynccontextmanager
 async def answering(
-    settings: Settings, agent: Agent, engine: Engine, memory: Memory
+    settings: Settings, agent: Agent, engine: Engine, memory: Memory, shared: SharedVoices
 ) -> AsyncIterator[Answering]:
     """An agent ready to answer, its tools at hand. Raises ``BadTool``."""
     async with (
-        voices_for(settings, agent) as voices,
+        voices_for(settings, agent, shared=shared) as voices,
         Knowledge(settings.knowledge) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
-        yield Answering(settings, agent, engine, memory, toolbox)
+        yield Answering(settings, agent, engine, memory, shared, toolbox)
 
 
 def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,8 +37,8 @@ class SipLeg(Protocol):
     called: str  # the URI that was called
     sip_call_id: str  # RFC 3261's Call-ID, for the far end's log; empty while not known
 
-    def events(self) -> AsyncIterator[LegEvent]:
-        """What happens, in order; ends after ``Closed``. One reader. 16 kHz mono s16le in ``Heard.pcm``."""
+    def events(self) -> AsyncGenerator[LegEvent, None]:
+        """What happens, in order; ends after ``Closed``. One reader at a time. Sound is 16 kHz mono s16le."""
 
     async def ended(self) -> LegEnd:
         """Wait for the end."""

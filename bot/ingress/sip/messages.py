@@ -45,10 +45,11 @@ class Configure(msgspec.Struct, tag="configure", frozen=True):
 
 
 class Dial(msgspec.Struct, tag="dial", frozen=True):
-    """Call ``uri``. The outcome is ``Established`` or ``Closed``."""
+    """Call ``uri``. The outcome is ``Established`` or ``Closed``. ``headers`` go into the INVITE."""
 
     call: str
     uri: str
+    headers: dict[str, str] = {}
 
 
 class Answer(msgspec.Struct, tag="answer", frozen=True):

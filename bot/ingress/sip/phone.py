@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -55,13 +55,19 @@ class WorkerLeg:
 
     # --- what others want of it ----------------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[LegEvent]:
+    async def events(self) -> AsyncGenerator[LegEvent, None]:
         """``SipLeg``."""
         while True:
             event = await self._events.get()
             yield event
             if isinstance(event, m.Closed):
                 return
+
+    def put_back(self, events: Sequence[LegEvent]) -> None:
+        """Let the next reader of ``events`` read these first; the one before is done."""
+        later = [self._events.get_nowait() for _ in range(self._events.qsize())]
+        for event in (*events, *later):
+            self._events.put_nowait(event)
 
     async def ended(self) -> LegEnd:
         """``SipLeg``."""
@@ -199,13 +205,13 @@ class Phone:
         self._legs: dict[str, WorkerLeg] = {}
         self._writer: asyncio.StreamWriter | None = None
 
-    def dial(self, uri: str) -> WorkerLeg:
-        """Call ``uri``. Raises ``LegError`` while there is no worker."""
+    def dial(self, uri: str, headers: Mapping[str, str] | None = None) -> WorkerLeg:
+        """Call ``uri``, with ``headers`` in the INVITE. Raises ``LegError`` while there is no worker."""
         if self.listening is None:
             raise LegError(self.reason)
         leg = self._leg(uuid.uuid4().hex, None)
         leg.peer = leg.called = uri
-        self._send(m.Dial(leg.call_id, uri))
+        self._send(m.Dial(leg.call_id, uri, dict(headers or {})))
         return leg
 
     async def run(self) -> None:

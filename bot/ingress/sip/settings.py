@@ -64,8 +64,22 @@ class SipSettings(Group):
     ring_s: float = Field(default=0, ge=0, le=60, description="Seconds for which it rings before we answer.")
     destinations: Words = Field(
         default=(),
-        description="Whom `parley call` may call: `USER@HOST` with `*` for any characters, parted by commas. "
+        description="Whom Parley may call: `USER@HOST` with `*` for any characters, parted by commas. An "
+        "agent's `may_call` must name them, too. Empty: nobody.",
+    )
+    api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Who knows it may have calls placed by HTTP (`POST /api/calls`), at least 16 characters. "
         "Empty: nobody.",
+    )
+    max_placed: int = Field(
+        default=2, ge=1, le=1000, description="Calls placed by HTTP at once, among `PARLEY_MAX_CALLS`."
+    )
+    calls_a_minute: int = Field(
+        default=10, ge=1, le=10_000, description="Calls placed by HTTP in any minute."
+    )
+    calls_a_destination: int = Field(
+        default=5, ge=1, le=10_000, description="Calls placed by HTTP to one address in any hour."
     )
     username: str = Field(
         default="",
@@ -103,6 +117,14 @@ class SipSettings(Group):
         if info.data.get("registrar") and not username:
             raise ValueError("needed to be registered: the extension's name")
         return username
+
+    @field_validator("api_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        said = key.get_secret_value()
+        if said and (len(said) < 16 or not said.isascii()):
+            raise ValueError("at least 16 characters, of ASCII: whoever guesses it can place calls")
+        return key
 
     @field_validator("trusted")
     @classmethod

@@ -3,7 +3,8 @@
 Its ways that this module is built around (0.5): one user agent for each transport, since a request that comes
 by another is answered 404; ``answer(video=True)``, since without it every answer is followed by a re-INVITE
 of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else; audio is
-polled.
+polled; what happens to a call of ours while ``dial`` is still on its way back (a connection refused at once)
+is told to nobody but those who listen to the whole stack.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class Stack:
         self._runtime = Runtime()
         self._agents: dict[str, UserAgent] = {}
         self._lines: dict[str, Line] = {}
+        self._dialing: dict[str, bool] = {}  # calls of ours the stack has no name for yet: still wanted?
         self._tasks: set[asyncio.Task[None]] = set()
         self._registrar: Registrar | None = None
         self._registration: Registration | None = None
@@ -225,11 +227,14 @@ class Stack:
     def handle(self, order: m.ToWorker) -> None:
         """Do it; what comes of it is told later. Orders for a call that is gone are late, not wrong."""
         if isinstance(order, m.Dial):
+            self._dialing[order.call] = True
             self._do(order.call, self._dial(order))
             return
         assert not isinstance(order, m.Configure)
         line = self._lines.get(order.call)
         if line is None:
+            if isinstance(order, m.HangUp) and order.call in self._dialing:
+                self._dialing[order.call] = False
             if isinstance(order, m.Hold | m.SendDigits | m.Transfer):
                 self._send(m.Outcome(order.call, order.number, "the call is over"))
             return
@@ -255,15 +260,24 @@ class Stack:
         if self._registrar is not None and self._registrar.names(order.uri):
             transport = self._registrar.domain  # as its extension
         agent = self._agents.get(transport)
-        if agent is None:
-            self._send(m.Closed(order.call, f"{transport} is not among the transports"))
-            return
+        missed: list[StackEvent] = []  # what happens before there is a call to listen to
+        hear = missed.append
+        self._runtime.subscribe(hear)
         try:
-            call = await agent.dial(order.uri)
+            if agent is None:
+                raise ValueError(f"{transport} is not among the transports")
+            call = await agent.dial(order.uri, headers=order.headers)
         except (BaresipError, ValueError) as error:
             self._send(m.Closed(order.call, str(error)))
             return
+        finally:
+            self._runtime.unsubscribe(hear)
+            wanted = self._dialing.pop(order.call)
         self._watch(order.call, call)
+        for event in missed:
+            call._on_stack_event(event)  # its state, too, is made of these; of other calls' it takes none
+        if not wanted:
+            await call.hangup()
 
     def _do(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
         """Beside the rest; a fault in it is this call's alone."""

@@ -71,6 +71,7 @@ class _Input(BaseInputTransport):
                         silent_at = time.monotonic()
                         await self.push_audio_frame(InputAudioRawFrame(bytes(m.HEARD_BYTES), INPUT_RATE, 1))
                     elif pcm and together:
+                        pcm = bytes(len(pcm)) if self._transport.deaf else pcm
                         await self.push_audio_frame(InputAudioRawFrame(pcm, INPUT_RATE, 1))
                 case m.Digit(digit=digit) if self._transport.on_key:
                     self._transport.on_key(digit)
@@ -111,15 +112,21 @@ class SipTransport(BaseTransport):
     """
 
     def __init__(
-        self, leg: SipLeg, params: TransportParams, on_key: Callable[[str], None] | None = None
+        self,
+        leg: SipLeg,
+        params: TransportParams,
+        on_key: Callable[[str], None] | None = None,
+        deaf: bool = False,
     ) -> None:
         """``params`` at the engine's rates: see ``pipeline.call.transport_params``.
 
-        ``on_key`` gets the keys that are pressed, in place of the call.
+        ``on_key`` gets the keys that are pressed, in place of the call; ``deaf``: whatever is said is
+        silence, at its pace.
         """
         super().__init__()
         self.leg = leg
         self.on_key = on_key
+        self.deaf = deaf
         self.together = asyncio.Event()  # cleared: the call and the far end do not hear each other
         self.together.set()
         # A write that waits is a hold, which may last; the end of the leg ends it.
