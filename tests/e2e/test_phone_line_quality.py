@@ -88,16 +88,14 @@ def longest_gap_ms(heard: Pcm) -> int:
 async def test_loss_and_jitter_make_no_long_hole_and_no_lag(loss: float, jitter_s: float) -> None:
     """What is lost is left out, not concealed: the stack's G.711 has nothing for it. It may not make a lag.
 
-    A sender that is held up by a busy machine makes holes of its own, so what is asked for is little; what was
-    measured is printed.
+    A sender that is held up by a busy machine makes holes of its own, so little is asked for; what was measured
+    is printed.
     """
     heard = await heard_of(bad_line(loss, jitter_s))
     at = np.flatnonzero(loud(heard))
     lasted = (at[-1] - at[0] + 1) / 50
-    print(
-        f"loss {loss:.0%}, jitter {jitter_s * 1000:.0f} ms: {lasted:.2f} s of {SECONDS}, holes up to", end=" "
-    )
-    print(f"{longest_gap_ms(heard)} ms")
+    line = f"loss {loss:.0%}, jitter {jitter_s * 1000:.0f} ms"
+    print(f"{line}: {lasted:.2f} s of {SECONDS}, holes up to {longest_gap_ms(heard)} ms")
     assert longest_gap_ms(heard) <= 500
     assert SECONDS * (1 - 2 * loss) - 1 < lasted < SECONDS + 0.5
 
