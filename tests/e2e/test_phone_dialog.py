@@ -114,6 +114,37 @@ def test_a_call_that_moves_is_followed_in_address_and_codec(caller: RawLine) -> 
         assert (len(packet), packet[1] & 0x7F) == (172, 8)  # PCMA
 
 
+def test_who_holds_us_is_told_that_we_only_listen_and_hears_nothing_until_they_take_us_back(
+    caller: RawLine,
+) -> None:
+    """RFC 3264, section 8.4: ``sendonly`` is answered ``recvonly``."""
+    with raw_call(caller) as call:
+        port = call.sound.getsockname()[1]
+        for direction, answered in (("sendonly", "recvonly"), ("inactive", "inactive"), ("sendrecv", "")):
+            again = offer_of(call, port) + f"a={direction}\r\n"
+            call.send("INVITE", Content_Type="application/sdp", body=again)
+            answer = caller.answer_of("200")
+            call.acknowledge()
+            assert not answered or f"a={answered}" in answer
+            call.sound.settimeout(1.0)
+            silent = False
+            for _ in range(200):
+                try:
+                    call.sound.recv(2000)  # what was on its way, and perhaps RTP that goes on
+                except TimeoutError:
+                    silent = True
+                    break
+            assert silent is bool(answered)
+
+
+@pytest.mark.parametrize("media", ["RTP/SAVP", "UDP/TLS/RTP/SAVPF"])
+def test_who_cannot_do_without_encryption_is_refused_with_488(caller: RawLine, media: str) -> None:
+    """SRTP is the edge's."""
+    offer = OFFER.format(address=CLIENT, port=4000, types="0").replace("RTP/AVP", media)
+    said = caller.ask("INVITE", 5.0, Content_Type="application/sdp", body=offer)
+    assert said.startswith("SIP/2.0 488")
+
+
 def test_asked_for_an_offer_we_make_one(caller: RawLine) -> None:
     with raw_call(caller) as call:
         call.send("INVITE")

@@ -88,8 +88,8 @@ def longest_gap_ms(heard: Pcm) -> int:
 async def test_loss_and_jitter_make_no_long_hole_and_no_lag(loss: float, jitter_s: float) -> None:
     """What is lost is left out, not concealed: the stack's G.711 has nothing for it. It may not make a lag.
 
-    A sender that is held up by a busy machine makes holes of its own, so little is asked for; what was measured
-    is printed.
+    A sender that is held up by a busy machine makes holes of its own, so little is asked for; what was
+    measured is printed.
     """
     heard = await heard_of(bad_line(loss, jitter_s))
     at = np.flatnonzero(loud(heard))
