@@ -136,6 +136,7 @@ def create_app(
             "ready": status.ready,
             "engine": status.state,
             "reason": "" if status.ready else _not_ready(engine),
+            "phone": (telephone.trouble or "ok") if telephone else "off",
         }
         return JSONResponse(
             body, 200 if status.ready else 503, None if status.ready else {"Retry-After": "2"}

@@ -10,17 +10,16 @@ from bot.answering import Answering
 from bot.calls import Calls
 from bot.engine_process import Engine
 from bot.ingress.sip.destinations import NotCallable
+from bot.ingress.sip.ingress import LiveCall
 from bot.ingress.sip.leg import SipLeg
 from bot.ingress.sip.phone import Phone
 from bot.ingress.sip.placed import MachinePolicy
 from bot.ingress.sip.placing import Placing
 from bot.settings import Settings
 from bot.variables import filled, left_open
-from pipeline.call import Call
 
-AFTER_MESSAGE_S = (
-    3.0  # of silence after a message, and the line is hung up; it covers the wait for the engine
-)
+# Of silence after a message, and the line is hung up; it covers the wait for the engine.
+AFTER_MESSAGE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ class AgentCaller:
             return MachinePolicy(listen=True, message=said.leave_message)
         return MachinePolicy(listen=said == "hang_up")
 
-    def call(self, leg: SipLeg) -> Call:
+    def call(self, leg: SipLeg) -> LiveCall:
         """``PhoneCaller``."""
         return self.answering.phone_call(leg, ours=True)
 
-    def message(self, leg: SipLeg, words: str) -> Call:
+    def message(self, leg: SipLeg, words: str) -> LiveCall:
         """``PhoneCaller``: the agent greets with the words, and hangs up on the silence that follows."""
         quiet = SilencePrompt(say=words, after_s=AFTER_MESSAGE_S, times=0, hang_up=True)
         agent = self.answering.agent.model_copy(update={"greeting": words, "silence": quiet})

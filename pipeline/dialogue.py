@@ -32,7 +32,7 @@ from model_runtime.protocol import (
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
-from pipeline.chosen_voice import ChosenVoice
+from pipeline.chosen_voice import ChosenVoice, Timbres, no_timbre
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.keypad import Keypad
 from pipeline.output import Output
@@ -78,6 +78,7 @@ class Dialogue:
         record: what was said, before and in this call.
         output: see ``Output``.
         clock: seconds, monotonic.
+        timbres: where voices come from that the engine does not have.
     """
 
     def __init__(
@@ -87,10 +88,11 @@ class Dialogue:
         record: CallRecord,
         output: Output,
         clock: Callable[[], float],
+        timbres: Timbres = no_timbre,
     ) -> None:
         """See the class."""
         self.record = record
-        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell)
+        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell, timbres)
         self.line = CallLine(output, lambda: self._turns.idle, self.chosen_voice)
         self.desk = ToolDesk(agent, settings, record, self.line, self._tell, self._tool_news)
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
@@ -131,10 +133,16 @@ class Dialogue:
             self._keypad.press(key, self._segmenter.position)
 
     async def voice_wished(self, voice: str) -> None:
-        """The caller would like another voice, one of those they were offered."""
-        async with self._lock:
-            if self._agent.voice_choice and self._client and voice in self._client.opened.voices:
-                await self.chosen_voice.choose(voice)
+        """The caller would like another voice, one of those they were offered.
+
+        Not under the lock: one that the engine does not have is looked up first.
+        """
+        if self._client and voice in self._offered(self._client.opened.voices):
+            await self.chosen_voice.choose(voice)
+
+    def _offered(self, engines: list[str]) -> list[str]:
+        """The voices that callers may choose, of the engine's and those it can be given."""
+        return sorted({*engines, *self._agent.more_voices}) if self._agent.voice_choice else []
 
     async def _prompted(self) -> None:
         """Have the prompt that waits answered, or else what was entered on the keypad."""
@@ -270,6 +278,10 @@ class Dialogue:
         """``SessionListener``: the agent's, or one chosen in the call."""
         return self.chosen_voice.name
 
+    async def timbre(self, voice: str) -> bytes:
+        """``SessionListener``: from wherever the bot has them."""
+        return await self.chosen_voice.timbre(voice)
+
     async def voice_refused(self, reason: str) -> None:
         """``SessionListener``: another one, then."""
         async with self._lock:
@@ -295,7 +307,7 @@ class Dialogue:
             elif self._agent.greeting and not self.record.greeted:
                 self._owed.prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
             opened = client.opened
-            self.chosen_voice.spoken = opened.voice
+            self.chosen_voice.spoken, self.chosen_voice.engines = opened.voice, frozenset(opened.voices)
             await self._output.tell(
                 page.CallInfo(
                     checkpoint=opened.checkpoint,
@@ -304,7 +316,7 @@ class Dialogue:
                     voice=opened.voice,
                     agent=self._agent.name,
                     transcribes=opened.transcribes,
-                    voices=opened.voices if self._agent.voice_choice else [],
+                    voices=self._offered(opened.voices),
                 )
             )
             if again:

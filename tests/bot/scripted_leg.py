@@ -15,12 +15,16 @@ from pipeline.conversation import Conversation, Exchange
 URI = "sip:alice@pbx.example"
 
 
+def _nobody(uri: str) -> WorkerLeg:
+    raise AssertionError(f"{uri} is not to be called")
+
+
 class FarEnd:
     """Who is called: the real leg, and what was asked of its worker."""
 
     def __init__(self, call_id: str = "id") -> None:
         self.orders: list[m.ToWorker] = []
-        self.leg = WorkerLeg(call_id, self._order, None)
+        self.leg = WorkerLeg(call_id, self._order, None, _nobody)
         self.leg.peer = self.leg.called = URI
 
     def _order(self, order: m.ToWorker) -> None:

@@ -18,7 +18,7 @@ def here(folder: Path, text: str) -> Answering:
     (folder / "caller.yaml").write_text(f"name: Caller\n{text}")
     agent = load_agent(folder, "caller")
     nothing: Any = None
-    return Answering(nothing, agent, nothing, nothing, nothing)
+    return Answering(nothing, agent, nothing, nothing, nothing, nothing)
 
 
 @pytest.mark.parametrize(

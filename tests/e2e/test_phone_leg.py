@@ -84,8 +84,10 @@ class Caller:
 
 
 @asynccontextmanager
-async def own_phone(incoming: Callable[[WorkerLeg], None] = lambda leg: leg.reject()) -> AsyncIterator[Phone]:
-    phone = Phone(configuration(SipSettings(listen=f"127.0.0.1:{free_port()}")), incoming)
+async def own_phone(
+    incoming: Callable[[WorkerLeg], None] = lambda leg: leg.reject(), port: int = 0
+) -> AsyncIterator[Phone]:
+    phone = Phone(configuration(SipSettings(listen=f"127.0.0.1:{port or free_port()}")), incoming)
     running = asyncio.create_task(phone.run())
     try:
         await asyncio.wait_for(phone.ready.wait(), 20)

@@ -43,6 +43,12 @@ class SipLeg(Protocol):
     async def ended(self) -> LegEnd:
         """Wait for the end."""
 
+    async def established(self) -> bool:
+        """Wait until it is answered. False: it ended before."""
+
+    def dial(self, uri: str) -> SipLeg:
+        """Call ``uri`` on the same phone: another leg, which is its caller's to end. Raises ``LegError``."""
+
     def answer(self) -> None:
         """Accept: 200. ``Established`` follows."""
 

@@ -27,6 +27,8 @@ from loguru import logger
 
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.pacing import Intake, Outbox
+from bot.ingress.sip.registrar import Registrar
+from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.resampler import Resampler
 from bot.ingress.sip.trust import attach, own_sockets
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
@@ -109,6 +111,8 @@ class Stack:
         self._lines: dict[str, Line] = {}
         self._dialing: dict[str, bool] = {}  # calls of ours the stack has no name for yet: still wanted?
         self._tasks: set[asyncio.Task[None]] = set()
+        self._registrar: Registrar | None = None
+        self._registration: Registration | None = None
         self.died = asyncio.Event()
 
     async def start(self, wanted: m.Configure) -> m.Listening:
@@ -132,12 +136,9 @@ class Stack:
         except BaresipError as error:
             where = f"{wanted.host}:{wanted.port}"
             raise StackError(f"cannot listen on {where}: {error}; PARLEY_SIP__LISTEN chooses") from None
-        sockets = 0
         networks = [IPv4Network(network) for network in wanted.trusted]
-        for found in own_sockets(wanted.port):
-            attach(found, networks)  # before there is anybody to answer
-            sockets += 1
-        if sockets < len(wanted.transports):
+        # Before there is anybody to answer.
+        if self._trust(wanted.port, networks) < len(wanted.transports):
             raise StackError(f"cannot listen on {wanted.host}:{wanted.port} for all transports")
         for transport in wanted.transports:
             account = Account(
@@ -152,7 +153,40 @@ class Stack:
             agent = await UserAgent.create(self._runtime, account, transfer_policy="reject")
             agent.on_incoming(self._incoming)
             self._agents[transport] = agent
+        if wanted.registrar:
+            await self._be_extension(wanted, networks)
         return m.Listening(wanted.host, wanted.port)
+
+    async def _be_extension(self, wanted: m.Configure, networks: list[IPv4Network]) -> None:
+        registrar = self._registrar = Registrar.parse(wanted.registrar)
+        account = Account(
+            user=wanted.username,
+            domain=registrar.domain,
+            password=wanted.password,
+            reg_interval=EXPIRES_S,
+            transport="tcp" if registrar.transport == "tcp" else "udp",
+            audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
+        )
+        agent = await UserAgent.create(self._runtime, account, transfer_policy="reject")
+        agent.on_incoming(self._incoming)
+        self._agents[registrar.domain] = agent
+        self._registration = Registration(
+            agent, registrar, lambda found: self._trust(wanted.port, [*networks, *found]), self._send
+        )
+
+    def _trust(self, port: int, networks: list[IPv4Network]) -> int:
+        """Let only these reach the listening sockets. How many there are."""
+        sockets = 0
+        for found in own_sockets(port):
+            attach(found, networks)
+            sockets += 1
+        return sockets
+
+    async def stay_registered(self) -> None:
+        """Where we are an extension, until cancelled."""
+        if self._registration is not None:
+            await self._registration.run()
+        await asyncio.Future()
 
     async def run(self) -> None:
         """Move audio until cancelled."""
@@ -183,6 +217,8 @@ class Stack:
             self._do(line.call_id, line.call.hangup())
         if self._lines:
             await asyncio.sleep(CLOSE_S)
+        if self._registration is not None:
+            await self._registration.leave()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runtime.close()
 
@@ -221,6 +257,8 @@ class Stack:
 
     async def _dial(self, order: m.Dial) -> None:
         transport = "tcp" if "transport=tcp" in order.uri.lower() else "udp"
+        if self._registrar is not None and self._registrar.names(order.uri):
+            transport = self._registrar.domain  # as its extension
         agent = self._agents.get(transport)
         missed: list[StackEvent] = []  # what happens before there is a call to listen to
         hear = missed.append
