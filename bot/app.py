@@ -25,9 +25,12 @@ from bot.agent_keys import bearer, opens
 from bot.agents import Agent
 from bot.beside import beside
 from bot.calls import Calls, Refused
+from bot.calls_api import add_calls_api
 from bot.engine_process import Engine
 from bot.hosts import is_ours
 from bot.ingress.sip.ingress import SipIngress
+from bot.ingress.sip.phone import Phone
+from bot.ingress.sip.placing import Placing
 from bot.ingress.webrtc import (
     BadOffer,
     Candidates,
@@ -67,10 +70,11 @@ def create_app(
     reception: Reception,
     engine: Engine,
     phone: Callable[[Calls], SipIngress] | None = None,
+    placing: Callable[[Calls, Phone], Placing] | None = None,
 ) -> FastAPI:
     """The application. Its lifespan owns ``engine`` and every call: when it ends, both are gone.
 
-    ``phone`` makes the ingress of callers by phone, whose lifespan it is, too.
+    ``phone`` makes the ingress of callers by phone, whose lifespan it is, too; ``placing`` has it call.
     """
     calls = Calls(settings.max_calls)
     telephone = phone(calls) if phone else None
@@ -146,6 +150,7 @@ def create_app(
             "ready": status.ready,
             "engine": status.state,
             "reason": "" if status.ready else _not_ready(engine),
+            "phone": (telephone.trouble or "ok") if telephone else "off",
         }
         return JSONResponse(
             body, 200 if status.ready else 503, None if status.ready else {"Retry-After": "2"}
@@ -168,6 +173,12 @@ def create_app(
             response.status_code = 404  # the page itself says it in words, which it gets with its info
         return response
 
+    add_calls_api(
+        app,
+        placing(calls, telephone.phone) if placing and telephone else None,
+        settings.sip.api_key.get_secret_value(),
+        lambda request, shape: _read(request, shape, settings.allowed_origins),
+    )
     app.mount("/", page)
     return app
 

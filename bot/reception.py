@@ -7,6 +7,7 @@ and the last of its calls closes it, and with it its tools.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from bot.agent_folder import AgentFolder, Stamp, first_names, read_folder, stamp
 from bot.agent_keys import opens
 from bot.agents import Agent, AgentError
-from bot.answering import Answering
+from bot.answering import Answering, judges, load_kinds
 from bot.calls import Refused
 from bot.engine_process import Engine
 from bot.ingress.sip.leg import SipLeg
@@ -28,10 +29,12 @@ from bot.remembering import recalled
 from bot.routing import called, choose
 from bot.settings import Settings
 from bot.tools import http
-from bot.tools.toolbox import open_toolbox
+from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import searches_voices, voices_for
 from bot.voices.finder import VoiceFinder
+from bot.voices.shared import SharedVoices
 from pipeline.call import CallEnd
+from pipeline.interjection import Kinds
 from pipeline.memory import Memory, Remembered
 
 LOOK_EVERY_S = 2.0  # at the folder, for what was changed in it
@@ -50,20 +53,23 @@ class Reception:
 
     Args:
         folder: the agents as ``open_folder`` found them.
-        engine, memory: what all of them share.
+        engine, memory, voices: what all of them share.
     """
 
-    def __init__(self, settings: Settings, folder: AgentFolder, engine: Engine, memory: Memory) -> None:
+    def __init__(
+        self, settings: Settings, folder: AgentFolder, engine: Engine, memory: Memory, voices: SharedVoices
+    ) -> None:
         """See the class."""
         self._settings = settings
         self._folder = folder
         self._engine = engine
         self._memory = memory
+        self._shared_voices = voices
         self._desks: dict[str, _Desk] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # one for each open agent, dismissed ones included
         self._reading = asyncio.Lock()
         self._shared = AsyncExitStack()
-        self._voices: VoiceFinder | None = None
+        self._finder: VoiceFinder | None = None
 
     async def __aenter__(self) -> Self:
         """Open all agents."""
@@ -93,13 +99,26 @@ class Reception:
 
     def answering(self, name: str) -> Answering:
         """An agent, as new calls get it now. Raises ``UnknownAgent``, ``Refused`` for one with a fault."""
-        desk = self._desks.get(name)
-        if desk is not None:
-            return desk.here
+        here = self.find(name)
+        if here is not None:
+            return here
         if name in self._folder.faults:
             said = "This agent cannot answer at the moment: there is a fault in its file."
             raise Refused("agent_fault", said, retry_s=30)
         raise UnknownAgent("There is no such agent here.")
+
+    def find(self, name: str) -> Answering | None:
+        """An agent, as new calls get it now; none: there is no such one, or it has a fault."""
+        desk = self._desks.get(name)
+        return desk.here if desk else None
+
+    def voiceless(self) -> list[str]:
+        """A sentence for each agent whose voice the engine does not have."""
+        return [
+            f"{name}: there is no voice {desk.here.agent.voice!r}; the checkpoint's own is used."
+            for name, desk in self._desks.items()
+            if not desk.here.has_voice(desk.here.agent.voice)
+        ]
 
     def meant(self, asked: str, key: str) -> str:
         """The name of the agent that is ``asked`` for over HTTP, or, if none is, that the ``key`` opens.
@@ -141,8 +160,7 @@ class Reception:
         remembered: Remembered | None,
     ) -> LiveCall:
         """A call from a page to ``agent``, in the conversation of that name. Raises as ``answering`` does."""
-        here = self.answering(agent)
-        return _Attended(here.browser_call(connection, call_id, name, remembered), self._desks[agent])
+        return self.answering(agent).browser_call(connection, call_id, name, remembered)
 
     def phone_call(self, leg: SipLeg) -> LiveCall:
         """A call on the phone, for whomever the agents' files say, or else for the settings' agent."""
@@ -150,7 +168,7 @@ class Reception:
         default = self._settings.sip.agent or self._settings.agent
         name = choose(routes, called(leg.called, leg.peer, leg.headers)) or default
         logger.info("{} answers", name)
-        return _Attended(self._desks[name].here.phone_call(leg), self._desks[name])
+        return self._desks[name].here.phone_call(leg)
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
@@ -225,8 +243,9 @@ class Reception:
 
     async def _open(self, agent: Agent) -> _Desk:
         """Open an agent, in a task of its own that closes it again. Raises ``BadTool``."""
-        if self._voices is None and searches_voices(agent):
-            self._voices = await self._shared.enter_async_context(voices_for(self._settings, agent))
+        if self._finder is None and searches_voices(agent):
+            finder = voices_for(self._settings, agent, shared=self._shared_voices)
+            self._finder = await self._shared.enter_async_context(finder)
         opened: asyncio.Future[_Desk] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._keep(agent, opened), name=f"agent {agent.base}")
         self._tasks.add(task)
@@ -236,9 +255,10 @@ class Reception:
     async def _keep(self, agent: Agent, opened: asyncio.Future[_Desk]) -> None:
         try:
             async with open_toolbox(
-                self._settings.tools, agent, self._voices, self._knowledge, self._http
+                self._settings.tools, agent, self._finder, self._knowledge, self._http
             ) as toolbox:
-                desk = _Desk(Answering(self._settings, agent, self._engine, self._memory, toolbox))
+                kinds = await asyncio.to_thread(load_kinds) if judges(self._settings, agent) else None
+                desk = _Desk(lambda attend: self._answering(agent, toolbox, attend, kinds))
                 opened.set_result(desk)
                 await desk.over.wait()
         except Exception as error:
@@ -246,6 +266,16 @@ class Reception:
                 logger.exception("agents: {} could not be closed", agent.base)
             else:
                 opened.set_exception(error)
+
+    def _answering(
+        self,
+        agent: Agent,
+        toolbox: Toolbox,
+        attend: Callable[[LiveCall], LiveCall],
+        kinds: Kinds | None,
+    ) -> Answering:
+        settings, engine, memory = self._settings, self._engine, self._memory
+        return Answering(settings, agent, engine, memory, self._shared_voices, toolbox, attend, kinds)
 
     async def _close(self) -> None:
         for task in self._tasks:
@@ -257,8 +287,9 @@ class Reception:
 class _Desk:
     """An open agent: wanted for new calls, or for those that it still has."""
 
-    def __init__(self, here: Answering) -> None:
-        self.here = here
+    def __init__(self, make: Callable[[Callable[[LiveCall], LiveCall]], Answering]) -> None:
+        """``make``: the agent, given what keeps it open while a call lasts."""
+        self.here = make(lambda call: _Attended(call, self))
         self.over = asyncio.Event()  # nobody wants it any more
         self._calls = 0
         self._dismissed = False

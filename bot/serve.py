@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import uvicorn
 import uvloop
@@ -17,13 +18,16 @@ from bot.agents import load_agent
 from bot.answering import answering, make_engine
 from bot.app import create_app
 from bot.beside import beside
+from bot.calling import AgentCaller, placing_for
 from bot.calls import Calls
 from bot.engine_process import Engine, EngineStatus
+from bot.ingress.sip.destinations import check_listed, parsed
 from bot.ingress.sip.ingress import SipIngress
-from bot.ingress.sip.outbound import checked, place_call
+from bot.ingress.sip.outbound import place_call
 from bot.reception import Reception
 from bot.remembering import remembering
 from bot.settings import Settings, variable
+from bot.voices.shared import sharing
 from pipeline.call import CallEnd
 
 
@@ -42,7 +46,8 @@ async def _serve(settings: Settings, folder: AgentFolder, listening: socket.sock
     engine = make_engine(settings)
     async with (
         remembering(settings) as memory,
-        Reception(settings, folder, engine, memory) as reception,
+        sharing(memory.voices, settings.voices_dir) as voices,
+        Reception(settings, folder, engine, memory, voices) as reception,
         beside(reception.watch(), "agents"),
     ):
         await _serve_with(settings, reception, engine, listening)
@@ -51,7 +56,11 @@ async def _serve(settings: Settings, folder: AgentFolder, listening: socket.sock
 async def _serve_with(
     settings: Settings, reception: Reception, engine: Engine, listening: socket.socket
 ) -> None:
-    app = create_app(settings, reception, engine, telephone(settings, reception, engine))
+    phone = placing = None
+    if settings.sip.listen:
+        phone = telephone(settings, reception, engine)
+        placing = partial(placing_for, settings, engine, reception.find)
+    app = create_app(settings, reception, engine, phone, placing)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,12 +73,8 @@ async def _serve_with(
         raise CannotServe(engine.status.reason)
 
 
-def telephone(
-    settings: Settings, reception: Reception, engine: Engine
-) -> Callable[[Calls], SipIngress] | None:
-    """The phone of the settings, for whoever counts the calls; none if it is off."""
-    if not settings.sip.listen:
-        return None
+def telephone(settings: Settings, reception: Reception, engine: Engine) -> Callable[[Calls], SipIngress]:
+    """The phone of the settings, for whoever counts the calls."""
     return lambda calls: SipIngress(
         settings.sip, calls, reception.phone_call, lambda: engine.status.ready, settings.log_level
     )
@@ -95,10 +100,8 @@ async def _announced(engine: Engine, url: str, reception: Reception, server: _Se
     def changed(status: EngineStatus) -> None:
         waiting.stop()
         if status.state == "ready":
-            for name, agent in reception.agents.items():
-                if not engine.has_voice(agent.voice):
-                    said = f"{name}: there is no voice {agent.voice!r}; the checkpoint's own is used."
-                    console.print(said, highlight=False)
+            for said in reception.voiceless():
+                console.print(said, highlight=False)
             who = status.about.checkpoint if status.about else "the engine"
             console.print(f"[bold]Parley is ready:[/] {url}  [dim]({who}; Ctrl+C stops it)[/]")
         elif status.state == "failed":
@@ -115,18 +118,24 @@ async def _announced(engine: Engine, url: str, reception: Reception, server: _Se
         waiting.stop()
 
 
-def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
-    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``CannotCall``."""
-    agent = load_agent(settings.agents_dir, settings.agent)
-    allowed = checked(uri, settings.sip.destinations)
+def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd | None:
+    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``NotCallable``, ``CannotCall``.
 
-    async def call() -> CallEnd:
+    None: a machine answered, which was hung up on.
+    """
+    agent = load_agent(settings.agents_dir, settings.agent)
+    to = parsed(uri)
+    check_listed(to, settings.sip.destinations, variable("sip", "destinations"))
+    check_listed(to, agent.may_call, f"may_call of the agent {agent.base}")
+
+    async def call() -> CallEnd | None:
         engine = make_engine(settings)
         async with (
             remembering(settings) as memory,
-            answering(settings, agent, engine, memory) as caller,
+            sharing(memory.voices, settings.voices_dir) as voices,
+            answering(settings, agent, engine, memory, voices) as here,
         ):
-            return await place_call(allowed, settings, engine, caller.phone_call, tell)
+            return await place_call(to, settings, engine, AgentCaller(here), tell)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(call())

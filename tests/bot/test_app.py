@@ -26,6 +26,7 @@ from bot.ingress.webrtc import LiveCall, MakeCall, Recall
 from bot.reception import Reception
 from bot.remembering import F_AGENT
 from bot.settings import IceServer, Settings
+from bot.voices.shared import SharedVoices
 from model_runtime.protocol import HistoryEntry, Opened
 from pipeline.call import CallEnd
 from pipeline.conversation import Conversation
@@ -50,7 +51,8 @@ class GivenReception(Reception):
         recall: Recall,
         agents: AgentFolder = ALONE,
     ) -> None:
-        super().__init__(settings, agents, engine, Memory("unix:///nowhere"))
+        memory = Memory("unix:///nowhere")
+        super().__init__(settings, agents, engine, memory, SharedVoices(memory.voices, settings.voices_dir))
         self._make_call = make_call
         self._recall = recall
 
@@ -465,7 +467,12 @@ async def test_until_the_engine_answers_calls_are_refused_with_the_reason(offer:
         assert "loaded" in refused.json()["error"]["message"]
         assert p.lines == []
         p.engine.status = EngineStatus("ready", about=ABOUT)
-        assert (await p.http.get("/readyz")).json() == {"ready": True, "engine": "ready", "reason": ""}
+        assert (await p.http.get("/readyz")).json() == {
+            "ready": True,
+            "engine": "ready",
+            "reason": "",
+            "phone": "off",
+        }
         assert (await p.post(offer)).status_code == 200
 
 

@@ -26,6 +26,7 @@ from bot.headset import RATE
 from bot.reception import Reception
 from bot.settings import Settings
 from bot.talk import CallFailed, PlacedCall, place_call
+from bot.voices.shared import SharedVoices
 from pipeline.memory import Memory
 from tests.bot.speaking_engine import SpeakingEngine
 from tests.bot.test_talk import voice
@@ -70,7 +71,8 @@ async def running(folder: Path, **agents: str) -> AsyncIterator[Parley]:
         async with SpeakingEngine() as speaking:
             engine = Engine(speaking.url)
             memory = Memory("unix:///nowhere")
-            async with Reception(settings, open_folder(settings), engine, memory) as reception:
+            voices = SharedVoices(memory.voices, folder)
+            async with Reception(settings, open_folder(settings), engine, memory, voices) as reception:
                 server = uvicorn.Server(
                     uvicorn.Config(create_app(settings, reception, engine), log_config=None)
                 )
