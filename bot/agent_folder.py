@@ -6,14 +6,14 @@ agent whose file has a fault now stays as it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 from bot.agents import Agent, AgentError, agent_names, load_agent
-from bot.routing import clash
-from bot.settings import Settings
+from bot.routing import EDGE, clash
+from bot.settings import Settings, variable
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Files at one moment: the path, the time of the last change in ns, the size in bytes, the inode of each."""
@@ -36,7 +36,7 @@ def first_names(settings: Settings) -> list[str]:
 def open_folder(settings: Settings) -> AgentFolder:
     """The agents of the settings. Raises ``AgentError`` if one of ``first_names`` cannot answer."""
     names = first_names(settings)
-    found = read_folder(settings.agents_dir, names)
+    found = read_agents(settings)
     for name in names:
         if name in found.faults:
             raise AgentError(found.faults[name])
@@ -45,11 +45,24 @@ def open_folder(settings: Settings) -> AgentFolder:
     return found
 
 
-def read_folder(folder: Path, first: Sequence[str] = (), before: AgentFolder | None = None) -> AgentFolder:
+def read_agents(settings: Settings, before: AgentFolder | None = None) -> AgentFolder:
+    """``read_folder`` as the settings say."""
+    return read_folder(
+        settings.agents_dir, first_names(settings), before, {*map(str.lower, (*EDGE, *settings.sip.headers))}
+    )
+
+
+def read_folder(
+    folder: Path,
+    first: Sequence[str] = (),
+    before: AgentFolder | None = None,
+    headers: Set[str] | None = None,
+) -> AgentFolder:
     """Read every agent in ``folder``. Raises ``AgentError`` if the folder cannot be read.
 
     ``first``: whose side is taken where two say the same, and who stay when their file is gone. An agent
-    whose files have not changed since ``before`` is the same object.
+    whose files have not changed since ``before`` is the same object. ``headers``: those of a call that are
+    told, in small letters; all if it is left out.
     """
     before = before or AgentFolder()
     names = agent_names(folder)
@@ -63,8 +76,9 @@ def read_folder(folder: Path, first: Sequence[str] = (), before: AgentFolder | N
             continue
         written = stamp([folder / f"{name}.yaml"])  # before it is read: what changes meanwhile is read again
         try:
-            agents[name] = load_agent(folder, name)
-            stamps[name] = written + stamp(agents[name].files[1:])
+            agent = load_agent(folder, name)
+            _check_headers(agent, headers)
+            agents[name], stamps[name] = agent, written + stamp(agent.files[1:])
         except AgentError as error:
             faults[name] = str(error)
             if known:
@@ -87,6 +101,15 @@ def stamp(files: Sequence[Path]) -> Stamp:
         else:
             found.append((str(path), state.st_mtime_ns, state.st_size, state.st_ino))
     return tuple(found)
+
+
+def _check_headers(agent: Agent, told: Set[str] | None) -> None:
+    if agent.answers is None or told is None:
+        return
+    for name in agent.answers.headers:
+        if name.lower() not in told:
+            where, setting = agent.where("answers", "headers", name), variable("sip", "headers")
+            raise AgentError(f"{where}: nobody is told a call's header {name} unless {setting} names it.")
 
 
 def _part(agents: dict[str, Agent], before: Mapping[str, Agent], first: Sequence[str]) -> dict[str, str]:

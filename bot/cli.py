@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from bot import kept_calls
+from bot import agent_commands, kept_calls
 from bot import settings as conf
 from bot.console import errors, fail, read_settings
 from bot.knowledge import commands as knowledge
@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A self-hosted voice bot that answers real calls with one end-to-end speech model.",
 )
+app.add_typer(agent_commands.app, name="agents")
 app.add_typer(kept_calls.app, name="calls")
 app.add_typer(voices.app, name="voices")
 app.add_typer(tools.app, name="tools")

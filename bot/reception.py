@@ -16,7 +16,7 @@ from typing import Self
 from loguru import logger
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
-from bot.agent_folder import AgentFolder, Stamp, first_names, read_folder, stamp
+from bot.agent_folder import AgentFolder, Stamp, read_agents, stamp
 from bot.agent_keys import opens
 from bot.agents import Agent, AgentError
 from bot.answering import Answering, judges, load_kinds
@@ -197,9 +197,9 @@ class Reception:
         An agent whose file has a fault stays as it was, and the log says why.
         """
         async with self._reading:
-            before, settings = self._folder, self._settings
+            before = self._folder
             try:
-                now = await asyncio.to_thread(read_folder, settings.agents_dir, first_names(settings), before)
+                now = await asyncio.to_thread(read_agents, self._settings, before)
             except AgentError as error:
                 logger.error("agents: {} All stay as they were.", error)
                 return

@@ -26,6 +26,7 @@ from pydantic import (
 TRUNK = "X-Parley-Trunk"  # which the edge puts there, as it does the next two; see infra/sip/README.md
 EXTENSION = "X-Parley-Extension"
 SOURCE = "X-Parley-Source"
+EDGE = (TRUNK, EXTENSION, SOURCE)
 
 _WHOLE = 1000  # a whole number's rank: above that of any beginning
 _SEPARATORS = re.compile(r"[ ().\-/]")  # what people write into numbers (RFC 3966, 5.1.1)
@@ -106,7 +107,7 @@ def called(to: str, caller: str, headers: Mapping[str, str]) -> Called:
     Behind an edge the trunk is what the edge says, for what callers say of themselves is no proof there.
     """
     known = {name.lower(): value.strip() for name, value in headers.items()}
-    edge = any(name.lower() in known for name in (TRUNK, EXTENSION, SOURCE))
+    edge = any(name.lower() in known for name in EDGE)
     trunk = known.get(TRUNK.lower(), "") if edge else _parts(caller)[1]
     return Called(plain(_parts(to)[0]), trunk, known)
 

@@ -125,6 +125,14 @@ def test_those_without_whom_parley_cannot_be_stay_when_their_file_is_gone(tmp_pa
     assert "There is no agent 'a'" in now.faults["a"]
 
 
+def test_a_header_that_is_not_told_is_refused_with_the_setting_that_tells_it(tmp_path: Path) -> None:
+    write(tmp_path, a="name: A\nanswers:\n  headers:\n    x-parley-source: '192.0.2.1'\n    X-Dept: '1'")
+    with pytest.raises(AgentError, match=r"a\.yaml, line 5: .* X-Dept unless PARLEY_SIP__HEADERS names it"):
+        open_folder(settings(tmp_path, "a"))
+    told = Settings.model_construct(agents_dir=tmp_path, agent="a", sip=SipSettings(headers=("x-dept",)))
+    assert names(open_folder(told)) == ["a"]
+
+
 def settings(folder: Path, agent: str, on_phone: str = "") -> Settings:
     return Settings.model_construct(agents_dir=folder, agent=agent, sip=SipSettings(agent=on_phone))
 

@@ -35,7 +35,7 @@ class SipLeg(Protocol):
     call_id: str  # ours
     peer: str  # the far end's URI, as it names itself
     called: str  # the URI that was called
-    headers: Mapping[str, str]  # of PARLEY_SIP__HEADERS, those that its INVITE had
+    headers: Mapping[str, str]  # the edge's and PARLEY_SIP__HEADERS, those that its INVITE had
     sip_call_id: str  # RFC 3261's Call-ID, for the far end's log; empty while not known
 
     def events(self) -> AsyncGenerator[LegEvent, None]:

@@ -10,10 +10,10 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import NoDecode
 
 from bot.ingress.sip.registrar import Registrar
-from bot.routing import EXTENSION, SOURCE, TRUNK
+from bot.routing import EDGE
 from bot.setting_group import Group, Words
 
-MAX_HEADERS = 15  # the stack tells 16, and one of them is To
+MAX_HEADERS = 16 - 1 - len(EDGE)  # the stack tells 16, and one of them is To
 
 
 def _from_to(value: Any) -> Any:
@@ -49,8 +49,8 @@ class SipSettings(Group):
         description="Who answers calls by phone that fit no agent's `answers:`. Empty: who answers the page.",
     )
     headers: Words = Field(
-        default=(TRUNK, EXTENSION, SOURCE),
-        description="Headers of calls by which agents may be chosen (`answers:`); these are the edge's.",
+        default=(),
+        description="Headers by which agents may be chosen (`answers:`), beside those that the edge writes.",
     )
     codecs: Words = Field(
         default=("opus", "g722", "pcmu", "pcma"), description="What we speak, what we like best first."
