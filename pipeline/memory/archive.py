@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, cast
 
-from redis import RedisError, ResponseError
+from redis import ResponseError
 
 from pipeline.conversation import Conversation
 from pipeline.memory.client import READ_ALL_S, asking, connect
 from pipeline.memory.keys import F_CONVERSATION, F_COUNT, F_FACTS, F_SCHEMA, SCHEMA, Keys
+from pipeline.memory.masters import let_go
 from pipeline.memory.stored import unpack_conversation, unpack_facts
 from pipeline.memory.voices import VoiceStore
 
@@ -70,7 +71,7 @@ class Archive:
     def __init__(self, url: str, tenant: str) -> None:
         """Nothing is connected yet. Raises ``ValueError`` as ``connect`` and ``Keys`` do."""
         self._keys = Keys(tenant)
-        self._redis = connect(url)
+        self._redis = connect(url, self._keys)
         self.voices = VoiceStore(self._redis, self._keys)
 
     async def __aenter__(self) -> Self:
@@ -81,8 +82,7 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnect."""
-        with suppress(RedisError, OSError):
-            await self._redis.aclose()
+        await let_go(self._redis)
 
     async def calls(self) -> list[Kept]:
         """All of them, in no order. One that begins or ends meanwhile is there or is not."""
