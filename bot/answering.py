@@ -16,13 +16,14 @@ from bot.engine_process import Engine, OwnEngine
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.knowledge.knowledge import Knowledge
-from bot.remembering import open_memory, recalled
+from bot.remembering import callers_voice, open_memory, recalled
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
 from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
+from pipeline.chosen_voice import Favourite
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
@@ -60,7 +61,8 @@ class Answering:
         record = CallRecord(None, kept)
         fader, guard = _ears(self.settings.sip.echo_guard)
         transport = SipTransport(leg, transport_params(fader, guard))
-        return self.call(transport, fader, leg.call_id, record, _putting_through(leg))
+        favourite = callers_voice(self.memory, self.agent, leg.peer)
+        return self.call(transport, fader, leg.call_id, record, _putting_through(leg), favourite)
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
@@ -77,6 +79,7 @@ class Answering:
         call_id: str,
         record: CallRecord,
         transfer: Transfer | None = None,
+        favourite: Favourite | None = None,
     ) -> Call:
         """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
         agent, settings = self.agent, self.settings
@@ -114,6 +117,7 @@ class Answering:
             record=record,
             transfer=transfer,
             timbres=self.voices.timbre,
+            favourite=favourite,
         )
 
 

@@ -13,6 +13,7 @@ from loguru import logger
 from model_runtime.protocol import HistoryEntry
 from pipeline.conversation import Conversation
 from pipeline.memory.call_state import CallState
+from pipeline.memory.callers import CallerStore
 from pipeline.memory.client import READ_ALL_S, MemoryUnavailable, asking, connect
 from pipeline.memory.keys import Keys
 from pipeline.memory.masters import let_go
@@ -91,6 +92,7 @@ class Memory:
         self._keys = Keys(tenant)
         self._redis = connect(url, self._keys)
         self.voices = VoiceStore(self._redis, self._keys)
+        self.callers = CallerStore(self._redis, self._keys, keep_s)
         self._keep_s = keep_s
         self._process = uuid.uuid4().hex
         self._writer = Writer(self._redis, self._keys, self._process, keep_s)
