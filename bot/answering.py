@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from bot.agents import Agent
 from bot.engine_process import Engine, OwnEngine
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
+from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
 from bot.remembering import callers_voice, open_memory, recalled
 from bot.settings import Settings
@@ -32,6 +33,10 @@ from pipeline.tools.tool import CannotTransfer
 from pipeline.turns import TurnSettings
 from pipeline.webrtc import webrtc_transport
 
+CONSULTING = (
+    "You speak on the phone with a colleague, and ask them to take a caller who waits. All you know is this: "
+    "{briefing} Say it again if they ask. If they agree, thank them; the caller is put through by itself."
+)
 RECONNECT_S = 20.0  # a caller whose engine died waits this long for the next: nano is back in 2 to 10 s
 
 
@@ -55,14 +60,45 @@ class Answering:
         transport = webrtc_transport(connection, transport_params(fader, guard))
         return self.call(transport, fader, call_id, record)
 
-    def phone_call(self, leg: SipLeg) -> Call:
-        """A call on the phone. What is said is kept under the call's id."""
-        kept = open_memory(self.memory, leg.call_id, self.agent, self.engine, ingress="sip", caller=leg.peer)
+    def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> PhoneCall:
+        """A call on the phone; ``ours``: that we placed, ``deaf``: in which only we speak.
+
+        What is said is kept under the call's id.
+        """
+        ingress = "sip-outbound" if ours else "sip"
+        kept = open_memory(
+            self.memory, leg.call_id, self.agent, self.engine, ingress=ingress, caller=leg.peer
+        )
         record = CallRecord(None, kept)
-        fader, guard = _ears(self.settings.sip.echo_guard)
-        transport = SipTransport(leg, transport_params(fader, guard))
+        fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
+        transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
+        warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
         favourite = callers_voice(self.memory, self.agent, leg.peer)
-        return self.call(transport, fader, leg.call_id, record, _putting_through(leg), favourite)
+        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm), favourite)
+        return PhoneCall(call, leg, warm)
+
+    def consultation(
+        self, leg: SipLeg, briefing: str, on_event: OnEvent, on_key: Callable[[str], None]
+    ) -> Call:
+        """A call with somebody who is asked to take a caller. Nothing of it is kept."""
+        fader, guard = _ears(self.settings.sip.echo_guard)
+        transport = SipTransport(leg, transport_params(fader, guard), on_key)
+        agent = CallAgent(
+            name=self.agent.name,
+            instructions=CONSULTING.format(briefing=briefing),
+            greeting=briefing,
+            voice=self._voice,
+        )
+        return Call(
+            transport,
+            fader,
+            self.engine.url,
+            agent,
+            self._call_settings,
+            on_event,
+            leg.call_id,
+            timbres=self.voices.timbre,
+        )
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
@@ -82,8 +118,8 @@ class Answering:
         favourite: Favourite | None = None,
     ) -> Call:
         """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
-        agent, settings = self.agent, self.settings
-        turns, quiet = settings.turns, agent.silence
+        agent = self.agent
+        quiet = agent.silence
         return Call(
             transport,
             fader,
@@ -92,32 +128,42 @@ class Answering:
                 name=agent.name,
                 instructions=agent.instructions,
                 greeting=agent.greeting,
-                voice=agent.voice if self.has_voice(agent.voice) else "",
+                voice=self._voice,
                 tools=self.toolbox.tools(),
                 agreeing=agent.agreeing_words,
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
                 voice_choice=agent.voice_choice,
                 more_voices=tuple(self.voices.entries),
             ),
-            CallSettings(
-                segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
-                turns=TurnSettings(
-                    end_ms=turns.end_ms,
-                    hold_ms=turns.hold_ms,
-                    barge_in_ms=turns.barge_in_ms,
-                    min_speech_ms=turns.min_speech_ms,
-                    max_turn_ms=turns.max_turn_ms,
-                    silence_ms=round(1000 * quiet.after_s) if quiet else 0,
-                ),
-                max_call_s=settings.max_call_s,
-                reconnect_s=RECONNECT_S,
-                connect_timeout_s=settings.connect_timeout_s,
-            ),
+            self._call_settings,
             call_id=call_id,
             record=record,
             transfer=transfer,
             timbres=self.voices.timbre,
             favourite=favourite,
+        )
+
+    @property
+    def _voice(self) -> str:
+        """The agent's, if there is such a voice, or else the checkpoint's own."""
+        return self.agent.voice if self.has_voice(self.agent.voice) else ""
+
+    @property
+    def _call_settings(self) -> CallSettings:
+        turns, quiet = self.settings.turns, self.agent.silence
+        return CallSettings(
+            segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
+            turns=TurnSettings(
+                end_ms=turns.end_ms,
+                hold_ms=turns.hold_ms,
+                barge_in_ms=turns.barge_in_ms,
+                min_speech_ms=turns.min_speech_ms,
+                max_turn_ms=turns.max_turn_ms,
+                silence_ms=round(1000 * quiet.after_s) if quiet else 0,
+            ),
+            max_call_s=self.settings.max_call_s,
+            reconnect_s=RECONNECT_S,
+            connect_timeout_s=self.settings.connect_timeout_s,
         )
 
 
@@ -134,8 +180,11 @@ async def answering(
         yield Answering(settings, agent, engine, memory, shared, toolbox)
 
 
-def _putting_through(leg: SipLeg) -> Transfer:
-    async def transfer(target: str) -> None:
+def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:
+    async def transfer(target: str, briefing: str | None) -> None:
+        if briefing is not None:
+            await warm.to(target, briefing)
+            return
         try:
             await leg.transfer(target)
         except LegError as error:

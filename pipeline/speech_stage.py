@@ -197,11 +197,11 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         await self.say_notice("info", text, ended=True)
         await self._hang_up(reason)
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None) -> None:
         """``Output``: by the ingress."""
         if self._transfer is None:
             raise CannotTransfer("this line cannot put callers through.")
-        await self._transfer(target)
+        await self._transfer(target, briefing)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = self.create_task(work)

@@ -11,6 +11,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 
 from model_runtime import protocol
+from model_runtime.engine.reception import Reception
 from model_runtime.engine.server import EngineServer
 from model_runtime.engine.worker import Worker
 from model_runtime.protocol import Audio, EngineMessage, Open, Opened, Respond
@@ -23,7 +24,7 @@ PATIENCE = 60.0  # s; the machine may be busy, and no test waits for this
 class Running:
     """An engine in this process, listening."""
 
-    def __init__(self, server: EngineServer, worker: Worker, kit: ScriptedKit, url: str) -> None:
+    def __init__(self, server: EngineServer | Reception, worker: Worker, kit: ScriptedKit, url: str) -> None:
         self.server, self.worker, self.kit, self.url = server, worker, kit, url
 
     @asynccontextmanager

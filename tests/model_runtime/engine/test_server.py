@@ -325,7 +325,7 @@ async def test_the_event_loop_is_never_kept_waiting_by_the_model() -> None:
 async def test_nothing_more_is_made_for_a_client_that_reads_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("model_runtime.engine.server.STALL_BYTES", 20_000)
+    monkeypatch.setattr("model_runtime.engine.reception.STALL_BYTES", 20_000)
     monkeypatch.setattr("model_runtime.engine.server.PING_S", 600.0)  # it does not read pings either
     # A unix socket, because the buffers of a TCP connection on one machine would swallow the whole reply.
     async with running(socket=tmp_path / "s") as engine, engine.session("deaf") as deaf:

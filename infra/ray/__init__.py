@@ -1,0 +1,1 @@
+"""The engine on a cluster: a Ray Serve deployment. See ``README.md``."""
