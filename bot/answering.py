@@ -19,13 +19,14 @@ from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
-from bot.remembering import open_memory, recalled
+from bot.remembering import callers_voice, open_memory, recalled
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
 from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
+from pipeline.chosen_voice import Favourite
 from pipeline.interjection import Kinds
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
@@ -76,7 +77,8 @@ class Answering:
         fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
         transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
         warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
-        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm))
+        favourite = callers_voice(self.memory, self.agent, leg.peer)
+        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm), favourite)
         return PhoneCall(call, leg, warm)
 
     def consultation(
@@ -91,7 +93,16 @@ class Answering:
             greeting=briefing,
             voice=self._voice,
         )
-        return Call(transport, fader, self.engine.url, agent, self._call_settings, on_event, leg.call_id)
+        return Call(
+            transport,
+            fader,
+            self.engine.url,
+            agent,
+            self._call_settings,
+            on_event,
+            leg.call_id,
+            timbres=self.voices.timbre,
+        )
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
@@ -108,6 +119,7 @@ class Answering:
         call_id: str,
         record: CallRecord,
         transfer: Transfer | None = None,
+        favourite: Favourite | None = None,
     ) -> Call:
         """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
         agent = self.agent
@@ -133,6 +145,7 @@ class Answering:
             record=record,
             transfer=transfer,
             timbres=self.voices.timbre,
+            favourite=favourite,
         )
 
     @property

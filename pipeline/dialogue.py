@@ -34,7 +34,7 @@ from pipeline import interjection
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
-from pipeline.chosen_voice import ChosenVoice, Timbres, no_timbre
+from pipeline.chosen_voice import ChosenVoice, Favourite, Timbres, no_timbre
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.keypad import Keypad
 from pipeline.output import Output
@@ -83,6 +83,7 @@ class Dialogue:
         output: see ``Output``.
         clock: seconds, monotonic.
         timbres: where voices come from that the engine does not have.
+        favourite: what is remembered of the caller, if it is to be.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class Dialogue:
         output: Output,
         clock: Callable[[], float],
         timbres: Timbres = no_timbre,
+        favourite: Favourite | None = None,
     ) -> None:
         """See the class."""
         self.record = record
-        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell, timbres)
+        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell, timbres, favourite)
         self.line = CallLine(output, lambda: self._turns.idle, self.chosen_voice)
         self.desk = ToolDesk(agent, settings, record, self.line, self._tell, self._tool_news)
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
