@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -53,6 +53,14 @@ class SilencePrompt(BaseModel):
     )
 
 
+class LeaveMessage(BaseModel):
+    """What is said to an answering machine, after its beep."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    leave_message: Text = Field(description="The words")
+
+
 class Agent(BaseModel):
     """What one YAML file says."""
 
@@ -81,6 +89,12 @@ class Agent(BaseModel):
     )
     language: str = Field(
         default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]+)*$", description="What it speaks (BCP 47)"
+    )
+    may_call: tuple[Text, ...] = Field(
+        default=(), description="Whom it may call: USER@HOST, * for any characters; none: nobody"
+    )
+    answering_machine: Literal["hang_up", "ignore"] | LeaveMessage = Field(
+        default="ignore", description="What it does when a machine answers its call; ignore: nobody listens"
     )
     examples: tuple[Text, ...] = Field(default=(), description="Things to ask it, shown on the page")
     _file: Path = PrivateAttr(default=Path("agent.yaml"))

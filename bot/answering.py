@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,11 +15,13 @@ from bot.agents import Agent
 from bot.engine_process import Engine, OwnEngine
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
+from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
 from bot.remembering import open_memory, recalled
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
+from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory, Remembered
@@ -30,6 +32,10 @@ from pipeline.tools.tool import CannotTransfer
 from pipeline.turns import TurnSettings
 from pipeline.webrtc import webrtc_transport
 
+CONSULTING = (
+    "You speak on the phone with a colleague, and ask them to take a caller who waits. All you know is this: "
+    "{briefing} Say it again if they ask. If they agree, thank them; the caller is put through by itself."
+)
 RECONNECT_S = 20.0  # a caller whose engine died waits this long for the next: nano is back in 2 to 10 s
 
 
@@ -41,6 +47,7 @@ class Answering:
     agent: Agent
     engine: Engine
     memory: Memory
+    voices: SharedVoices
     toolbox: Toolbox
 
     def browser_call(
@@ -52,17 +59,43 @@ class Answering:
         transport = webrtc_transport(connection, transport_params(fader, guard))
         return self.call(transport, fader, call_id, record)
 
-    def phone_call(self, leg: SipLeg) -> Call:
-        """A call on the phone. What is said is kept under the call's id."""
-        kept = open_memory(self.memory, leg.call_id, self.agent, self.engine, ingress="sip", caller=leg.peer)
+    def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> PhoneCall:
+        """A call on the phone; ``ours``: that we placed, ``deaf``: in which only we speak.
+
+        What is said is kept under the call's id.
+        """
+        ingress = "sip-outbound" if ours else "sip"
+        kept = open_memory(
+            self.memory, leg.call_id, self.agent, self.engine, ingress=ingress, caller=leg.peer
+        )
         record = CallRecord(None, kept)
+        fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
+        transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
+        warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
+        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm))
+        return PhoneCall(call, leg, warm)
+
+    def consultation(
+        self, leg: SipLeg, briefing: str, on_event: OnEvent, on_key: Callable[[str], None]
+    ) -> Call:
+        """A call with somebody who is asked to take a caller. Nothing of it is kept."""
         fader, guard = _ears(self.settings.sip.echo_guard)
-        transport = SipTransport(leg, transport_params(fader, guard))
-        return self.call(transport, fader, leg.call_id, record, _putting_through(leg))
+        transport = SipTransport(leg, transport_params(fader, guard), on_key)
+        agent = CallAgent(
+            name=self.agent.name,
+            instructions=CONSULTING.format(briefing=briefing),
+            greeting=briefing,
+            voice=self._voice,
+        )
+        return Call(transport, fader, self.engine.url, agent, self._call_settings, on_event, leg.call_id)
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
         return await recalled(self.memory, name, self.agent, self.engine)
+
+    def has_voice(self, name: str) -> bool:
+        """Whether calls can speak so: the engine has the voice, or can be given it."""
+        return self.engine.has_voice(name) or name in self.voices.entries
 
     def call(
         self,
@@ -73,8 +106,8 @@ class Answering:
         transfer: Transfer | None = None,
     ) -> Call:
         """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
-        agent, settings = self.agent, self.settings
-        turns, quiet = settings.turns, agent.silence
+        agent = self.agent
+        quiet = agent.silence
         return Call(
             transport,
             fader,
@@ -83,47 +116,62 @@ class Answering:
                 name=agent.name,
                 instructions=agent.instructions,
                 greeting=agent.greeting,
-                voice=agent.voice if self.engine.has_voice(agent.voice) else "",
+                voice=self._voice,
                 tools=self.toolbox.tools(),
                 agreeing=agent.agreeing_words,
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
                 voice_choice=agent.voice_choice,
+                more_voices=tuple(self.voices.entries),
             ),
-            CallSettings(
-                segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
-                turns=TurnSettings(
-                    end_ms=turns.end_ms,
-                    hold_ms=turns.hold_ms,
-                    barge_in_ms=turns.barge_in_ms,
-                    min_speech_ms=turns.min_speech_ms,
-                    max_turn_ms=turns.max_turn_ms,
-                    silence_ms=round(1000 * quiet.after_s) if quiet else 0,
-                ),
-                max_call_s=settings.max_call_s,
-                reconnect_s=RECONNECT_S,
-                connect_timeout_s=settings.connect_timeout_s,
-            ),
+            self._call_settings,
             call_id=call_id,
             record=record,
             transfer=transfer,
+            timbres=self.voices.timbre,
+        )
+
+    @property
+    def _voice(self) -> str:
+        """The agent's, if there is such a voice, or else the checkpoint's own."""
+        return self.agent.voice if self.has_voice(self.agent.voice) else ""
+
+    @property
+    def _call_settings(self) -> CallSettings:
+        turns, quiet = self.settings.turns, self.agent.silence
+        return CallSettings(
+            segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
+            turns=TurnSettings(
+                end_ms=turns.end_ms,
+                hold_ms=turns.hold_ms,
+                barge_in_ms=turns.barge_in_ms,
+                min_speech_ms=turns.min_speech_ms,
+                max_turn_ms=turns.max_turn_ms,
+                silence_ms=round(1000 * quiet.after_s) if quiet else 0,
+            ),
+            max_call_s=self.settings.max_call_s,
+            reconnect_s=RECONNECT_S,
+            connect_timeout_s=self.settings.connect_timeout_s,
         )
 
 
 @asynccontextmanager
 async def answering(
-    settings: Settings, agent: Agent, engine: Engine, memory: Memory
+    settings: Settings, agent: Agent, engine: Engine, memory: Memory, shared: SharedVoices
 ) -> AsyncIterator[Answering]:
     """An agent ready to answer, its tools at hand. Raises ``BadTool``."""
     async with (
-        voices_for(settings, agent) as voices,
+        voices_for(settings, agent, shared=shared) as voices,
         Knowledge(settings.knowledge) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
-        yield Answering(settings, agent, engine, memory, toolbox)
+        yield Answering(settings, agent, engine, memory, shared, toolbox)
 
 
-def _putting_through(leg: SipLeg) -> Transfer:
-    async def transfer(target: str) -> None:
+def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:
+    async def transfer(target: str, briefing: str | None) -> None:
+        if briefing is not None:
+            await warm.to(target, briefing)
+            return
         try:
             await leg.transfer(target)
         except LegError as error:

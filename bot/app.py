@@ -23,8 +23,11 @@ from starlette.requests import ClientDisconnect
 from bot.agents import Agent
 from bot.beside import beside
 from bot.calls import Calls, Refused
+from bot.calls_api import add_calls_api
 from bot.engine_process import Engine
 from bot.ingress.sip.ingress import SipIngress
+from bot.ingress.sip.phone import Phone
+from bot.ingress.sip.placing import Placing
 from bot.ingress.webrtc import (
     BadOffer,
     Candidates,
@@ -67,10 +70,11 @@ def create_app(
     make_call: MakeCall,
     recall: Recall,
     phone: Callable[[Calls], SipIngress] | None = None,
+    placing: Callable[[Calls, Phone], Placing] | None = None,
 ) -> FastAPI:
     """The application. Its lifespan owns ``engine`` and every call: when it ends, both are gone.
 
-    ``phone`` makes the ingress of callers by phone, whose lifespan it is, too.
+    ``phone`` makes the ingress of callers by phone, whose lifespan it is, too; ``placing`` has it call.
     """
     calls = Calls(settings.max_calls)
     telephone = phone(calls) if phone else None
@@ -132,6 +136,7 @@ def create_app(
             "ready": status.ready,
             "engine": status.state,
             "reason": "" if status.ready else _not_ready(engine),
+            "phone": (telephone.trouble or "ok") if telephone else "off",
         }
         return JSONResponse(
             body, 200 if status.ready else 503, None if status.ready else {"Retry-After": "2"}
@@ -141,6 +146,12 @@ def create_app(
     async def info() -> dict[str, Any]:
         return _info(settings, agent, engine, calls)
 
+    add_calls_api(
+        app,
+        placing(calls, telephone.phone) if placing and telephone else None,
+        settings.sip.api_key.get_secret_value(),
+        lambda request, shape: _read(request, shape, settings.allowed_origins),
+    )
     app.mount("/", StaticFiles(directory=PACKAGE / "web", html=True))
     return app
 

@@ -22,6 +22,8 @@ import redis
 
 from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
+from bot.ingress.sip.probe import silence_of
+from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.settings import SipSettings
 from bot.knowledge.knowledge import load_encoder
 from bot.knowledge.store import KnowledgeError, Store, names
@@ -73,6 +75,8 @@ def look(settings: Settings, tell: Callable[[str], None] = lambda what: None) ->
     yield _port(settings)
     yield _address(settings)
     yield _phone(settings.sip)
+    if settings.sip.registrar:
+        yield _registrar(settings)
     yield _agent(settings)
     if settings.engine.url:
         yield asyncio.run(_engine(settings.engine.url))
@@ -141,8 +145,29 @@ def _phone(settings: SipSettings) -> Finding:
                 if error.errno == errno.EADDRINUSE:
                     return Finding("note", "Phone", f"{where} is taken; is Parley running already?")
                 return Finding("bad", "Phone", f"{where}: {(error.strerror or str(error)).lower()}")
-    who = ", ".join(settings.trusted) if settings.networks == list(settings.trusted) else "this machine only"
+    named = [*settings.trusted, settings.registrar] if settings.registrar else settings.trusted
+    who = "this machine only" if settings.networks != list(settings.trusted) else ", ".join(named)
     return Finding("ok", "Phone", f"answers {where}; who may call: {who}")
+
+
+def _registrar(settings: Settings) -> Finding:
+    """A Parley that runs knows whether it is registered; without one: whether there is a registrar."""
+    registrar = Registrar.parse(settings.sip.registrar)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    try:
+        said = httpx.get(f"http://{host}:{settings.port}/readyz", timeout=3).json()["phone"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        said = ""
+    who = f"{settings.sip.username} at {registrar.domain}"
+    if said == "ok":
+        return Finding("ok", "Extension", f"registered as {who}")
+    if said not in ("", "off"):
+        return Finding("bad", "Extension", f"{who}: {said}")
+    silence = silence_of(registrar)
+    if silence:
+        said = f"{registrar.domain}: {silence}; it is set by {variable('sip', 'registrar')}"
+        return Finding("bad", "Extension", said)
+    return Finding("ok", "Extension", f"{who}: the PBX answers; the password is tried when Parley runs")
 
 
 def _agent(settings: Settings) -> Finding:

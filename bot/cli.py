@@ -110,20 +110,27 @@ def call(
     ],
     agent: Annotated[str | None, typer.Option(help="Who calls.")] = None,
 ) -> None:
-    """Call somebody by phone, and be on the line until they hang up. PARLEY_SIP__DESTINATIONS says whom."""
+    """Call somebody by phone, and be on the line until they hang up.
+
+    PARLEY_SIP__DESTINATIONS and the agent's may_call say whom.
+    """
     settings = read_settings(agent=agent)
     from bot import log
 
     log.set_up(settings.log_level if settings.log_level in ("TRACE", "DEBUG") else "WARNING")
     from bot.agents import AgentError
+    from bot.ingress.sip.destinations import NotCallable
     from bot.ingress.sip.outbound import CannotCall
     from bot.serve import place
 
     try:
         with errors.status("calling", spinner="dots") as status:
             end = place(settings, uri, lambda what: status.update(what))
-    except (AgentError, CannotCall, conf.BadSettings) as error:
+    except (AgentError, NotCallable, CannotCall, conf.BadSettings) as error:
         fail(str(error))
+    if end is None:
+        Console().print("a machine answered, and was hung up on", style="dim", highlight=False)
+        return
     for line in end.conversation.messages():
         who = "bot" if line["role"] == "assistant" else "they"
         Console().print(f"{who}: {line['content']}", markup=False, highlight=False)

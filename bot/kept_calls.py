@@ -205,7 +205,7 @@ def _asked(settings: Settings, doing: str, ask: Callable[[Archive], Awaitable[T]
     from bot import log
 
     log.set_up("ERROR")
-    from bot.remembering import archive
+    from bot.archive import archive
     from pipeline.memory import MemoryUnavailable, RedisImpossible
     from pipeline.memory.client import in_words
 

@@ -13,14 +13,12 @@ from bot.calls import Refused
 from bot.engine_process import Engine
 from bot.settings import BadSettings, Settings, variable
 from pipeline.memory import (
-    Archive,
     CallMemory,
     Memory,
     MemoryUnavailable,
     OwnRedis,
     RedisImpossible,
     Remembered,
-    visiting,
 )
 
 NOWHERE = "unix:///nowhere"  # no call waits for a Redis, so one that is not there is only slower to say so
@@ -56,27 +54,6 @@ async def _own(settings: Settings, stack: AsyncExitStack) -> str:
     stack.push_async_callback(own.stop)
     await stack.enter_async_context(beside(own.run(), "redis"))
     return url
-
-
-@asynccontextmanager
-async def archive(settings: Settings) -> AsyncIterator[Archive | None]:
-    """The calls that are kept, whether Parley runs or not; ``None``: there is nothing where they would be.
-
-    Raises ``BadSettings``, ``RedisImpossible``.
-    """
-    chosen = settings.redis
-    async with AsyncExitStack() as stack:
-        url: str | None = chosen.url.get_secret_value()
-        if not url:
-            url = await stack.enter_async_context(visiting(chosen.data_dir))
-        if url is None:
-            yield None
-            return
-        try:
-            opened = Archive(url, chosen.tenant)
-        except ValueError as error:
-            raise BadSettings(f"{variable('redis', 'url')}: {error}") from None
-        yield await stack.enter_async_context(opened)
 
 
 def open_memory(

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 import uvicorn
 import uvloop
@@ -16,12 +17,17 @@ from rich.console import Console
 from bot.agents import Agent, load_agent
 from bot.answering import Answering, answering, make_engine
 from bot.app import create_app
+from bot.calling import AgentCaller, placing_for
 from bot.calls import Calls
-from bot.engine_process import Engine, EngineStatus
+from bot.engine_process import EngineStatus
+from bot.ingress.sip.destinations import check_listed, parsed
 from bot.ingress.sip.ingress import SipIngress
-from bot.ingress.sip.outbound import checked, place_call
+from bot.ingress.sip.outbound import place_call
+from bot.ingress.sip.phone import Phone
+from bot.ingress.sip.placing import Placing
 from bot.remembering import remembering
 from bot.settings import Settings, variable
+from bot.voices.shared import sharing
 from pipeline.call import CallEnd
 
 
@@ -37,35 +43,40 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
-    async with remembering(settings) as memory, AsyncExitStack() as stack:
+    async with (
+        remembering(settings) as memory,
+        sharing(memory.voices, settings.voices_dir) as voices,
+        AsyncExitStack() as stack,
+    ):
         engine = make_engine(settings)
-        here = await stack.enter_async_context(answering(settings, agent, engine, memory))
-        phone = None
+        here = await stack.enter_async_context(answering(settings, agent, engine, memory, voices))
+        phone = placing = None
         if settings.sip.listen:
             on_phone = here
             if settings.sip.agent:
                 other = load_agent(settings.agents_dir, settings.sip.agent)
-                on_phone = await stack.enter_async_context(answering(settings, other, engine, memory))
+                on_phone = await stack.enter_async_context(answering(settings, other, engine, memory, voices))
             phone = telephone(on_phone)
-        await _serve_with(settings, here, phone, listening)
+            named = {settings.agent: here, settings.sip.agent or settings.agent: on_phone}
+            placing = partial(placing_for, settings, engine, named.get)
+        await _serve_with(settings, here, phone, placing, listening)
 
 
 async def _serve_with(
     settings: Settings,
     here: Answering,
     phone: Callable[[Calls], SipIngress] | None,
+    placing: Callable[[Calls, Phone], Placing] | None,
     listening: socket.socket,
 ) -> None:
     agent, engine = here.agent, here.engine
-    app = create_app(settings, agent, engine, here.browser_call, here.recall, phone)
+    app = create_app(settings, agent, engine, here.browser_call, here.recall, phone, placing)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
     host, port = listening.getsockname()[:2]
-    async with _announced(
-        engine, f"http://{'[' + host + ']' if ':' in host else host}:{port}", agent.voice, server
-    ):
+    async with _announced(here, f"http://{'[' + host + ']' if ':' in host else host}:{port}", server):
         await server.serve(sockets=[listening])
     if engine.status.state == "failed":
         raise CannotServe(engine.status.reason)
@@ -91,15 +102,15 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _announced(engine: Engine, url: str, voice: str, server: _Server) -> AsyncIterator[None]:
+async def _announced(here: Answering, url: str, server: _Server) -> AsyncIterator[None]:
     """Tell the person at the terminal how far the start has come, and end if it can come no further."""
-    console = Console(stderr=True)
+    console, engine, voice = Console(stderr=True), here.engine, here.agent.voice
     waiting = console.status("Loading the speech model …", spinner="dots")
 
     def changed(status: EngineStatus) -> None:
         waiting.stop()
         if status.state == "ready":
-            if not engine.has_voice(voice):
+            if not here.has_voice(voice):
                 console.print(f"There is no voice {voice!r}; the checkpoint's own is used.", highlight=False)
             who = status.about.checkpoint if status.about else "the engine"
             console.print(f"[bold]Parley is ready:[/] {url}  [dim]({who}; Ctrl+C stops it)[/]")
@@ -117,18 +128,24 @@ async def _announced(engine: Engine, url: str, voice: str, server: _Server) -> A
         waiting.stop()
 
 
-def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd:
-    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``CannotCall``."""
-    agent = load_agent(settings.agents_dir, settings.agent)
-    allowed = checked(uri, settings.sip.destinations)
+def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd | None:
+    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``NotCallable``, ``CannotCall``.
 
-    async def call() -> CallEnd:
+    None: a machine answered, which was hung up on.
+    """
+    agent = load_agent(settings.agents_dir, settings.agent)
+    to = parsed(uri)
+    check_listed(to, settings.sip.destinations, variable("sip", "destinations"))
+    check_listed(to, agent.may_call, f"may_call of the agent {agent.base}")
+
+    async def call() -> CallEnd | None:
         engine = make_engine(settings)
         async with (
             remembering(settings) as memory,
-            answering(settings, agent, engine, memory) as caller,
+            sharing(memory.voices, settings.voices_dir) as voices,
+            answering(settings, agent, engine, memory, voices) as here,
         ):
-            return await place_call(allowed, settings, engine, caller.phone_call, tell)
+            return await place_call(to, settings, engine, AgentCaller(here), tell)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(call())

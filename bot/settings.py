@@ -22,17 +22,13 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from bot.ingress.sip.settings import SipSettings
 from bot.setting_group import Group, words
-from pipeline import segmenter, turns
-
-_TURNS = turns.TurnSettings()  # the defaults are the pipeline's own
-_SPEECH = segmenter.SegmenterSettings()
+from bot.turn_settings import TurnSettings
 
 PREFIX = "PARLEY_"
 PACKAGE = Path(__file__).resolve().parent
@@ -77,51 +73,6 @@ class EngineSettings(Group):
     def _parts(cls, options: str) -> str:
         shlex.split(options)  # raises ValueError, which says what is open
         return options
-
-
-class TurnSettings(Group):
-    """When the caller is taken to have begun, paused and finished."""
-
-    end_ms: int = Field(
-        default=_TURNS.end_ms, ge=0, description="Silence in ms after which the caller's turn is over."
-    )
-    hold_ms: int = Field(
-        default=_TURNS.hold_ms,
-        ge=0,
-        description="Speech over the bot, in ms, that makes it hold still, to go on or to stop.",
-    )
-    barge_in_ms: int = Field(
-        default=_TURNS.barge_in_ms, ge=0, description="Speech over the bot, in ms, that stops it for good."
-    )
-    min_speech_ms: int = Field(
-        default=_TURNS.min_speech_ms,
-        ge=0,
-        description="Less speech than this, in ms, is a noise and not a turn.",
-    )
-    max_turn_ms: int = Field(
-        default=_TURNS.max_turn_ms,
-        gt=0,
-        description="Speech that leaves nobody a turn is answered after this many ms of it.",
-    )
-    pause_ms: int = Field(
-        default=_SPEECH.stop_ms,
-        ge=0,
-        description="Silence in ms after which an answer is begun, unheard; below `end_ms`.",
-    )
-    aggressiveness: int = Field(
-        default=_SPEECH.aggressiveness,
-        ge=0,
-        le=3,
-        description="How readily sound is taken for noise (webrtcvad's 0 to 3).",
-    )
-
-    @field_validator("pause_ms")
-    @classmethod
-    def _within_the_end(cls, pause_ms: int, info: ValidationInfo) -> int:
-        end_ms = info.data.get("end_ms", _TURNS.end_ms)
-        if pause_ms > end_ms:
-            raise ValueError(f"at most `end_ms`, which is {end_ms}")
-        return pause_ms
 
 
 def _home() -> Path | None:

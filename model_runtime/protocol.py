@@ -51,6 +51,7 @@ class Open(msgspec.Struct, tag="open", frozen=True, omit_defaults=True):
     voice: str = ""  # empty: the checkpoint's default voice
     sampling: Sampling = Sampling()
     history: int = 0
+    timbre: bytes = b""  # the library's file of ``voice``, for an engine that has none so named
     version: int = VERSION
 
 
@@ -126,13 +127,14 @@ class Drop(msgspec.Struct, tag="drop", frozen=True):
     turn: int
 
 
-class SetVoice(msgspec.Struct, tag="set_voice", frozen=True):
+class SetVoice(msgspec.Struct, tag="set_voice", frozen=True, omit_defaults=True):
     """Speak in another voice from the next chunk on, in the middle of a response if there is one.
 
-    ``Error`` (``voice``) if there is none so named.
+    ``timbre`` as in ``Open``. ``Error`` (``voice``) if there is none so named, and none given that will do.
     """
 
     voice: str
+    timbre: bytes = b""
 
 
 class Close(msgspec.Struct, tag="close", frozen=True):

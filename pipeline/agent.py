@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from model_runtime.protocol import Sampling
@@ -36,6 +36,7 @@ class CallAgent:
     sampling: Sampling = field(default_factory=Sampling)
     silence: SilencePolicy | None = None
     voice_choice: bool = False  # whether callers may choose another voice
+    more_voices: Sequence[str] = ()  # beyond the engine's own: it can be given them
     agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
 
 

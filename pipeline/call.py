@@ -19,6 +19,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE, HistoryEntry
 from pipeline.agent import CallAgent, CallSettings
+from pipeline.chosen_voice import Timbres, no_timbre
 from pipeline.conversation import Conversation
 from pipeline.fader import Fader
 from pipeline.page_messages import PageMessage
@@ -83,6 +84,7 @@ class Call:
         call_id: names the call in logs and to the engine; made up if empty.
         transfer: puts the caller through, where the ingress can.
         record: what was said before, and where what is said now is kept; its end is the call's.
+        timbres: where voices come from that the engine does not have.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Call:
         call_id: str = "",
         record: CallRecord | None = None,
         transfer: Transfer | None = None,
+        timbres: Timbres = no_timbre,
     ) -> None:
         """See the class."""
         self._record = record or CallRecord()
@@ -111,6 +114,7 @@ class Call:
             hang_up=self.end,
             transfer=transfer,
             on_event=on_event,
+            timbres=timbres,
         )
         self._worker = PipelineWorker(
             Pipeline([transport.input(), self._stage, transport.output(), PlaybackTap(self._stage.dialogue)]),

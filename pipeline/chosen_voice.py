@@ -6,11 +6,20 @@ engine that dies and a caller who comes back.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from model_runtime.protocol import SetVoice
 from pipeline import page_messages as page
 from pipeline.record import CallRecord
+
+Timbres = Callable[[str], Awaitable[bytes]]
+"""The file of a voice for an engine that does not have it, within a second; empty if there is none."""
+
+
+async def no_timbre(_voice: str) -> bytes:
+    """``Timbres`` where there are none."""
+    return b""
 
 
 class ChosenVoice:
@@ -21,6 +30,7 @@ class ChosenVoice:
         record: where the choice is kept.
         send: to the engine, if there is one.
         tell: to the page.
+        timbres: where voices come from that the engine does not have.
     """
 
     def __init__(
@@ -29,13 +39,17 @@ class ChosenVoice:
         record: CallRecord,
         send: Callable[[SetVoice], None],
         tell: Callable[[page.PageMessage], Awaitable[None]],
+        timbres: Timbres = no_timbre,
     ) -> None:
         """See the class."""
+        self.engines: frozenset[str] = frozenset()  # the voices that the engine has
+        self.timbre = timbres
         self._agents = agents
         self._record = record
         self._send = send
         self._tell = tell
         self.spoken = agents  # as the engine names it
+        self._choosing = asyncio.Lock()  # one after the other, as they were made
         self._before: str | None = None  # while the engine may still say that there is no such voice
 
     @property
@@ -45,11 +59,13 @@ class ChosenVoice:
 
     async def choose(self, name: str) -> None:
         """Speak as ``name`` from the next chunk on."""
-        self._before = self._record.voice
-        self._record.speak_as(name)
-        self.spoken = name
-        self._send(SetVoice(name))
-        await self._tell(page.Voice(name))
+        async with self._choosing:
+            timbre = b"" if name in self.engines else await self.timbre(name)
+            self._before = self._record.voice
+            self._record.speak_as(name)
+            self.spoken = name
+            self._send(SetVoice(name, timbre))
+            await self._tell(page.Voice(name))
 
     async def refused(self, reason: str) -> None:
         """The engine does not have the voice that was chosen last: the one before goes on."""

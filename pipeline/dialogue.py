@@ -32,10 +32,11 @@ from model_runtime.protocol import (
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
-from pipeline.chosen_voice import ChosenVoice
+from pipeline.chosen_voice import ChosenVoice, Timbres, no_timbre
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.keypad import Keypad
 from pipeline.output import Output
+from pipeline.owed import Owed
 from pipeline.recent import RecentAudio
 from pipeline.record import CallRecord
 from pipeline.segmenter import Segmenter, SpeechStart
@@ -77,6 +78,7 @@ class Dialogue:
         record: what was said, before and in this call.
         output: see ``Output``.
         clock: seconds, monotonic.
+        timbres: where voices come from that the engine does not have.
     """
 
     def __init__(
@@ -86,10 +88,11 @@ class Dialogue:
         record: CallRecord,
         output: Output,
         clock: Callable[[], float],
+        timbres: Timbres = no_timbre,
     ) -> None:
         """See the class."""
         self.record = record
-        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell)
+        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell, timbres)
         self.line = CallLine(output, lambda: self._turns.idle, self.chosen_voice)
         self.desk = ToolDesk(agent, settings, record, self.line, self._tell, self._tool_news)
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
@@ -103,17 +106,11 @@ class Dialogue:
         self._keypad = Keypad()
         self._keyed: str | None = None  # what the prompt at hand says that the caller pressed
         self._recent = RecentAudio(RECENT_S * INPUT_RATE)
-        self._unanswered: Speculate | None = None  # what the caller said and no engine lived to answer
         self._client: EngineClient | None = None
         self._session_start = 0  # where on the call's clock the engine session's clock is 0
         self._answer: Answer | None = None
-        self._unaccounted: dict[
-            int, Speculate
-        ] = {}  # asked for tools; the engine has not said it knows the turn
-        self._again = False  # such a turn died with the engine, and what it answered is to be answered again
-        self._sent: set[str] = set()  # results of tools that this session was given
+        self._owed = Owed(record.tools)
         self._over = False
-        self._prompt: str | None = None  # waits for the floor to be free; "" answers the history as it stands
 
     # --- the caller ----------------------------------------------------------------------------------------
 
@@ -136,19 +133,25 @@ class Dialogue:
             self._keypad.press(key, self._segmenter.position)
 
     async def voice_wished(self, voice: str) -> None:
-        """The caller would like another voice, one of those they were offered."""
-        async with self._lock:
-            if self._agent.voice_choice and self._client and voice in self._client.opened.voices:
-                await self.chosen_voice.choose(voice)
+        """The caller would like another voice, one of those they were offered.
+
+        Not under the lock: one that the engine does not have is looked up first.
+        """
+        if self._client and voice in self._offered(self._client.opened.voices):
+            await self.chosen_voice.choose(voice)
+
+    def _offered(self, engines: list[str]) -> list[str]:
+        """The voices that callers may choose, of the engine's and those it can be given."""
+        return sorted({*engines, *self._agent.more_voices}) if self._agent.voice_choice else []
 
     async def _prompted(self) -> None:
         """Have the prompt that waits answered, or else what was entered on the keypad."""
-        if self._prompt is None and (keys := self._keypad.take(self._segmenter.position)):
-            self._prompt = KEYS_INSTRUCTION.format(keys=" ".join(keys))
+        if self._owed.prompt is None and (keys := self._keypad.take(self._segmenter.position)):
+            self._owed.prompt = KEYS_INSTRUCTION.format(keys=" ".join(keys))
             self._keyed = f"[keys {keys}]"
-        if self._prompt is not None:
+        if self._owed.prompt is not None:
             await self._handle(Prompt())
-            self._prompt = self._keyed = None
+            self._owed.prompt = self._keyed = None
 
     async def interrupted(self) -> None:
         """Somebody else in the pipeline interrupts: what was pushed is silenced already."""
@@ -187,46 +190,42 @@ class Dialogue:
 
     async def _fallen_silent(self, times: int) -> None:
         policy = self._agent.silence
-        if policy is None or self._client is None or self._prompt is not None or self.line.over:
+        if policy is None or self._client is None or self._owed.prompt is not None or self.line.over:
             return
         if times <= policy.times:
-            self._prompt = SILENCE_INSTRUCTION.format(words=policy.words)
+            self._owed.prompt = SILENCE_INSTRUCTION.format(words=policy.words)
         elif policy.hang_up:
             await self._output.end("silent-caller", "Nothing was heard from you, so this call has ended.")
 
     def _speculate(self, action: Speculate) -> None:
-        asked = action if self._unanswered is None else action.after(self._unanswered)
+        asked = action if self._owed.question is None else action.after(self._owed.question)
         begun, client = self._session_start, self._client
         if client is None and asked.spans:
-            self._unanswered = asked
+            self._owed.question = asked
         spans = [(max(start, begun) - begun, end - begun) for start, end in asked.spans if end > begun]
         if client is None or 2 * length(spans) < length(asked.spans):
             # The engine is away, or has been for so long that most of what was said is forgotten.
             self._turns.handle(Finished(action.turn))
             if client is not None:
-                self._unanswered = None
+                self._owed.question = None
             return
         since_ended = (self._recent.end - asked.ended_at) / INPUT_RATE
         self._answer = Answer(
             turn=action.turn,
             client=client,
             asked=asked,
-            again=self._again,
-            prompt=None if spans else self._prompt,
+            again=self._owed.again,
+            prompt=None if spans else self._owed.prompt,
             to_voice=bool(spans),
             caller_ended=(self.last_audio_at or 0.0) - since_ended,
             transcript=None if spans else self._keyed,
         )
-        text = "" if spans else (self._prompt or "")
+        text = "" if spans else (self._owed.prompt or "")
         transcribe = bool(spans) and client.opened.transcribes
         self._send(Respond(action.turn, spans=spans, text=text, transcribe=transcribe))
 
     async def _speak(self, answer: Answer) -> None:
-        self._again = False
-        if answer.to_voice:
-            if answer.sees_prompt:
-                self._prompt = None
-            self._unanswered = None
+        self._owed.paid(answer)
         frames = answer.release()
         if answer.transcript is not None:
             await self._tell_transcript(answer.turn, answer.transcript)
@@ -279,6 +278,10 @@ class Dialogue:
         """``SessionListener``: the agent's, or one chosen in the call."""
         return self.chosen_voice.name
 
+    async def timbre(self, voice: str) -> bytes:
+        """``SessionListener``: from wherever the bot has them."""
+        return await self.chosen_voice.timbre(voice)
+
     async def voice_refused(self, reason: str) -> None:
         """``SessionListener``: another one, then."""
         async with self._lock:
@@ -296,16 +299,15 @@ class Dialogue:
             self._session_start = self._recent.begin
             if self._recent.pcm:
                 self._send(Audio(self._recent.pcm))
-            self._sent.clear()
-            self._lose_unaccounted()
+            self._owed.new_session()
             delivered = self._deliver()
-            waits = self._again and self.record.tools.running
-            if (self._unanswered is not None or delivered) and not waits:
-                self._prompt = ""
+            waits = self._owed.again and self.record.tools.running
+            if (self._owed.question is not None or delivered) and not waits:
+                self._owed.prompt = ""
             elif self._agent.greeting and not self.record.greeted:
-                self._prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
+                self._owed.prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
             opened = client.opened
-            self.chosen_voice.spoken = opened.voice
+            self.chosen_voice.spoken, self.chosen_voice.engines = opened.voice, frozenset(opened.voices)
             await self._output.tell(
                 page.CallInfo(
                     checkpoint=opened.checkpoint,
@@ -314,7 +316,7 @@ class Dialogue:
                     voice=opened.voice,
                     agent=self._agent.name,
                     transcribes=opened.transcribes,
-                    voices=opened.voices if self._agent.voice_choice else [],
+                    voices=self._offered(opened.voices),
                 )
             )
             if again:
@@ -328,7 +330,7 @@ class Dialogue:
             if (answer := self._answer) is not None:
                 unheard = not answer.ledger.heard_groups
                 if unheard or answer.tool_calls:
-                    self._owe(answer)
+                    self._owed.lost(answer)
                 await (self._withdraw(answer) if unheard else self._stop_answer(answer))
             text = "The speech engine stopped and is being started again. One moment, please."
             await self._output.tell(page.Notice("error", text))
@@ -349,7 +351,7 @@ class Dialogue:
             case HistoryEntry():
                 self.record.enter(event)
                 if not event.heard:
-                    self._unaccounted.pop(event.turn, None)
+                    self._owed.accounted(event.turn)
             case Speech() if answer:
                 await self._output.push(answer.take(event))
             case Transcript(turn, text):
@@ -439,10 +441,10 @@ class Dialogue:
         """What a settled turn asks for, if the history has it with its tool calls."""
         calls = answer.tool_calls if answer.whole else []
         if calls and self._client is not answer.client:
-            self._owe(answer)  # the engine that made it will never know that it was settled
+            self._owed.lost(answer)  # the engine that made it will never know that it was settled
             calls = []
         if calls:
-            self._unaccounted[answer.turn] = answer.asked
+            self._owed.asked_for_tools(answer)
         transcribes = answer.to_voice and answer.client.opened.transcribes
         self.desk.take(
             answer.turn, calls, to_voice=answer.to_voice, again=answer.again, transcribes=transcribes
@@ -452,34 +454,17 @@ class Dialogue:
         """A result is there; ``answer``: the model should speak."""
         async with self._lock:
             self._deliver()
-            if answer and self._prompt is None:
-                self._prompt = ""
+            if answer and self._owed.prompt is None:
+                self._owed.prompt = ""
             if answer and self._answer is not None:
                 self._answer.sees_prompt = False
 
     def _deliver(self) -> bool:
         """Give the engine the results it may not have. Whether there were any."""
-        new = [result for result in self.record.tools.undelivered if result.id not in self._sent]
-        for result in new if self._client else ():
+        results = self._owed.results() if self._client else []
+        for result in results:
             self._send(result)
-            self._sent.add(result.id)
-        return bool(new)
-
-    def _owe(self, answer: Answer) -> None:
-        """What it answers is not answered yet, and the engine is gone."""
-        self._again |= answer.again
-        if answer.to_voice:
-            self._unanswered = answer.asked
-        else:
-            self._prompt = answer.prompt
-
-    def _lose_unaccounted(self) -> None:
-        """The history that a new session was given lacks turns that have asked for tools: ask again."""
-        for turn, asked in self._unaccounted.items():
-            self._again |= self.record.tools.lose(turn)
-            if asked.spans:
-                self._unanswered = self._unanswered.after(asked) if self._unanswered else asked
-        self._unaccounted.clear()
+        return bool(results)
 
     async def _tell(self, message: page.PageMessage) -> None:
         if not self._over:

@@ -33,6 +33,9 @@ class SessionListener(Protocol):
     def voice(self) -> str:
         """What the session is to speak in; empty: the checkpoint's own voice."""
 
+    async def timbre(self, voice: str) -> bytes:
+        """The file of a voice that the engine does not have; empty if there is none to be had."""
+
     async def voice_refused(self, reason: str) -> None:
         """There is no such voice (any more). If one was chosen in the call, ``voice`` is now the agent's."""
 
@@ -70,7 +73,7 @@ async def keep_session(
             history = listener.history
             voice = listener.voice
             opening = replace(message, history=len(history), voice=voice)
-            client = await EngineClient.open(url, opening, settings.open_timeout_s, history)
+            client = await _open(url, opening, settings, listener, history)
         except EngineRefused as refusal:
             if refusal.code == "voice" and voice != message.voice:
                 await listener.voice_refused(str(refusal))
@@ -100,6 +103,19 @@ async def keep_session(
             opened_before, give_up_at = True, clock() + settings.reconnect_s
             continue
         await asyncio.sleep(settings.reconnect_every_s)
+
+
+async def _open(
+    url: str, opening: Open, settings: CallSettings, listener: SessionListener, history: list[HistoryEntry]
+) -> EngineClient:
+    """A session. A voice that the engine does not have is brought along, if it is to be had."""
+    try:
+        return await EngineClient.open(url, opening, settings.open_timeout_s, history)
+    except EngineRefused as refusal:
+        timbre = await listener.timbre(opening.voice) if refusal.code == "voice" else b""
+        if not timbre:
+            raise
+    return await EngineClient.open(url, replace(opening, timbre=timbre), settings.open_timeout_s, history)
 
 
 async def _hold(client: EngineClient, listener: SessionListener, again: bool, call_id: str) -> None:

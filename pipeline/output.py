@@ -34,5 +34,5 @@ class Output(Protocol):
     async def end(self, reason: str, text: str) -> None:
         """End the call, telling the page so; ``reason`` is one word for the log."""
 
-    async def transfer(self, target: str) -> None:
-        """Put the caller through. Raises ``CannotTransfer``."""
+    async def transfer(self, target: str, briefing: str | None) -> None:
+        """Put the caller through, see ``Line.transfer``. Raises ``CannotTransfer``."""

@@ -36,6 +36,7 @@ from pipecat.utils.time import time_now_iso8601
 from model_runtime.protocol import INPUT_RATE, Open
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
+from pipeline.chosen_voice import Timbres, no_timbre
 from pipeline.dialogue import Dialogue
 from pipeline.engine_session import SessionImpossible, keep_session
 from pipeline.fader import Fader
@@ -60,6 +61,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         hang_up: called when the call cannot go on, after the page was told why.
         transfer: the ingress's; without it no caller can be put through.
         on_event: gets every message the page gets, for logs and metrics.
+        timbres: where voices come from that the engine does not have.
         clock: seconds, monotonic.
     """
 
@@ -78,12 +80,13 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         hang_up: HangUp,
         transfer: Transfer | None = None,
         on_event: Callable[[page.PageMessage], None] | None = None,
+        timbres: Timbres = no_timbre,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See the class."""
         super().__init__(name="speech-stage", settings=_no_llm_settings())
         self.fader = fader
-        self.dialogue = Dialogue(agent, settings, record, self, clock)
+        self.dialogue = Dialogue(agent, settings, record, self, clock, timbres)
         self.said_last_words = False
         self._engine_url = engine_url
         self._call_id = call_id
@@ -115,7 +118,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
             await self.dialogue.key_pressed(frame.button.value)
         if isinstance(frame, RTVIClientMessageFrame) and frame.type == "set-voice":
             wish = frame.data.get("voice") if isinstance(frame.data, dict) else None
-            await self.dialogue.voice_wished(str(wish))
+            self._spawn(self.dialogue.voice_wished(str(wish)))  # may have to be looked up: audio goes on
         if isinstance(
             frame, InterruptionFrame
         ):  # not ours: those are broadcast from here and do not come back
@@ -191,11 +194,11 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         await self.say_notice("info", text, ended=True)
         await self._hang_up(reason)
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None) -> None:
         """``Output``: by the ingress."""
         if self._transfer is None:
             raise CannotTransfer("this line cannot put callers through.")
-        await self._transfer(target)
+        await self._transfer(target, briefing)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = self.create_task(work)

@@ -52,7 +52,7 @@ def _titles(reader: PdfReader) -> dict[int, list[tuple[int, str]]]:
             continue
         seen += 1
         title = str(getattr(entry, "title", "") or "").strip()
-        page = reader.get_destination_page_number(entry)  # type: ignore[arg-type]
+        page = reader.get_destination_page_number(entry)  # type: ignore[arg-type]  # typed too narrowly by pypdf
         if title and page is not None and page >= 0 and level <= MOST_LEVELS:
             found.setdefault(page + 1, []).append((level, title))
     return found

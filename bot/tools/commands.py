@@ -147,7 +147,7 @@ class NoCall:
         """``Line``."""
         raise ToolError("there is no call to end.")
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None = None) -> None:
         """``Line``."""
         raise CannotTransfer(f"there is no call to put through to {target}.")
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from bot.tools.function import ToolContext, tool
 from bot.voices.finder import VoiceFinder, voice_finder
 from bot.voices.library import Library
+from bot.voices.shared import SharedVoices
 from pipeline.tools.tool import Line, ToolError
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ async def search_voice(description: Description, *, line: Line, context: ToolCon
 
 
 @asynccontextmanager
-async def voices_for(settings: Settings, *agents: Agent) -> AsyncIterator[VoiceFinder | None]:
+async def voices_for(
+    settings: Settings, *agents: Agent, shared: SharedVoices | None = None
+) -> AsyncIterator[VoiceFinder | None]:
     """What the tool searches; ``None`` if no agent has it, for reading the library takes seconds."""
     if not any(use.name == search_voice.name for agent in agents for use in agent.tools):
         yield None
         return
-    async with voice_finder(Library(settings).entries, settings.voices_dir) as finder:
+    async with voice_finder(Library(settings).entries, settings.voices_dir, shared) as finder:
         yield finder

@@ -43,7 +43,10 @@ def add(
     """Make a recording a voice that calls can speak in."""
     with _library("listening") as library:
         entry = library.add(name, file, description, consent, replace)
+        unshared = library.share(entry.name)
     _say(f"{entry.name} is added: {_measured(entry)}.")
+    if unshared:
+        _say(f"Redis was not told of it, so other machines do not have it: {unshared}", "yellow")
     _say(f"An agent speaks in it with the line 'voice: {entry.name}' in its file.", "dim")
 
 
@@ -84,7 +87,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def remove(name: Name) -> None:
-    """Forget a voice of your own: its file is deleted. Calls that speak in it now go on to their end."""
+    """Forget a voice of your own, here and in Redis. Calls that speak in it now go on to their end."""
     with _library("looking") as library:
         library.remove(name)
     _say(f"{name} is removed.")

@@ -14,6 +14,7 @@ from loguru import logger
 from bot.beside import beside
 from bot.voices.library import LibraryError, known
 from bot.voices.ranking import ATTRIBUTES, Ranking
+from bot.voices.shared import SharedVoices, stamps_of
 from model_runtime.library.entry import Entry
 
 LOOK_EVERY_S = 5.0  # at the folder, for voices that came or went
@@ -64,32 +65,37 @@ def is_relative(text: str) -> bool:
 
 
 @asynccontextmanager
-async def voice_finder(read: Callable[[], list[Entry]], folder: Path) -> AsyncIterator[VoiceFinder]:
-    """A finder over what ``read`` lists, now and whenever ``folder`` has changed.
+async def voice_finder(
+    read: Callable[[], list[Entry]], folder: Path, shared: SharedVoices | None = None
+) -> AsyncIterator[VoiceFinder]:
+    """A finder over what ``read`` lists, now and when ``folder`` has changed, and over what is ``shared``.
 
-    ``read`` may take seconds and raise ``LibraryError``; it runs on a thread of its own.
+    ``read`` may take seconds and raise ``LibraryError``; it runs on a thread of its own. Of two voices of one
+    name its own is found.
     """
     finder = VoiceFinder()
-    async with beside(_keep_up(finder, read, folder), "voice-finder"):
+    async with beside(_keep_up(finder, read, folder, shared), "voice-finder"):
         yield finder
 
 
-async def _keep_up(finder: VoiceFinder, read: Callable[[], list[Entry]], folder: Path) -> None:
-    seen: object = None
+async def _keep_up(
+    finder: VoiceFinder, read: Callable[[], list[Entry]], folder: Path, shared: SharedVoices | None
+) -> None:
+    here: list[Entry] = []
+    read_at: object = None
+    known: object = None
     while True:
-        now = await asyncio.to_thread(_state, folder)
-        if now != seen:
+        stamps = await asyncio.to_thread(stamps_of, folder)
+        if stamps != read_at:
             try:
-                finder.know(await asyncio.to_thread(read))
-                seen = now
+                here = await asyncio.to_thread(read)
+                read_at = stamps
             except LibraryError as error:
                 logger.error(f"voices cannot be searched: {error}")
+        others = shared.entries if shared else {}
+        state = (read_at, shared.changes if shared else 0)
+        if state != known and (read_at is not None or others):
+            own = {entry.name for entry in here if not entry.fault}
+            finder.know([*here, *(entry for name, entry in others.items() if name not in own)])
+            known = state
         await asyncio.sleep(LOOK_EVERY_S)
-
-
-def _state(folder: Path) -> object:
-    """Something that changes when the folder's files do."""
-    try:
-        return sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
-    except OSError:
-        return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from bot.settings import Settings
+from bot.archive import archive
+from bot.settings import BadSettings, Settings
+from bot.voices import shared
 from bot.voices.ranking import Known
-from model_runtime.library.entry import Entry
+from model_runtime.library import packed
+from model_runtime.library.entry import SUFFIX, Entry
+from pipeline.memory import MemoryUnavailable, RedisImpossible
+from pipeline.memory.client import in_words
 
 PATIENCE_S = 600.0  # a large checkpoint on a slow disk; nano takes seconds
 
@@ -24,7 +30,8 @@ class Library:
     """The voices that calls can be given: the checkpoint's and those in the library's folder."""
 
     def __init__(self, settings: Settings) -> None:
-        """Which checkpoint and which folder; nothing is opened."""
+        """Which checkpoint, which folder and which Redis; nothing is opened."""
+        self._settings = settings
         self._options = ["--checkpoint", settings.checkpoint, "--voices", str(settings.voices_dir)]
 
     def entries(self) -> list[Entry]:
@@ -37,9 +44,45 @@ class Library:
         options += ["--replace"] if replace else []
         return msgspec.json.decode(self._run("add", *options, "--", name, str(file)), type=Entry)
 
+    def share(self, name: str) -> str:
+        """Have Redis take a voice that was added, for other machines; a sentence if it does not."""
+        path = self._settings.voices_dir / f"{name}{SUFFIX}"
+
+        async def bring() -> None:
+            async with archive(self._settings) as opened:
+                if opened is not None:  # else a Parley of its own Redis brings it once it runs
+                    await shared.put(opened.voices, name, path.read_bytes(), replace=True)
+
+        try:
+            asyncio.run(bring())
+        except (MemoryUnavailable, RedisImpossible, BadSettings, packed.Unusable, OSError) as error:
+            return in_words(error) if isinstance(error, MemoryUnavailable) else str(error)
+        return ""
+
     def remove(self, name: str) -> None:
-        """Forget a voice that was added."""
-        self._run("remove", "--", name)
+        """Forget a voice that was added, on this machine or on one that shares our Redis."""
+        fault: LibraryError | None = None
+        try:
+            self._run("remove", "--", name)
+        except LibraryError as error:
+            fault = error
+
+        async def erase() -> bool:
+            async with archive(self._settings) as opened:
+                if opened is None:
+                    return False
+                erased = await opened.voices.remove(name, mark=fault is None)
+                if not self._settings.redis.url.get_secret_value():  # on our own's disk it stands until then
+                    await opened.tidy_disk()
+                return erased
+
+        try:
+            if not asyncio.run(erase()) and fault is not None:
+                raise fault
+        except (MemoryUnavailable, RedisImpossible, BadSettings) as error:
+            why = in_words(error) if isinstance(error, MemoryUnavailable) else str(error)
+            here = "It is removed here" if fault is None else str(fault).rstrip(".")
+            raise LibraryError(f"{here}, but Redis may still have it: {why} Please try again.") from None
 
     def render(self, name: str, file: Path) -> None:
         """Write how calls will hear the voice: its prompt's words, said by the checkpoint, as WAV."""

@@ -62,7 +62,7 @@ class Session:
         self._kit = kit
         self._emit = emit
         self._clock = clock
-        name, self._voice = self._named_voice(message.voice, fatal=True)
+        name, self._voice = self._named_voice(message, fatal=True)
         self._draws = kit.draws(message.sampling)
         self._ring = AudioRing(kit.settings.audio_ring_s)
         self._history = History()
@@ -128,7 +128,7 @@ class Session:
                 if (response := self._unsettled(message.turn)) is not None:
                     self._drop(response)
             case SetVoice():
-                _, self._voice = self._named_voice(message.voice, fatal=False)
+                _, self._voice = self._named_voice(message, fatal=False)
                 if self._response is not None:
                     self._response.speech.speak_as(self._voice)
             case Close():
@@ -184,11 +184,11 @@ class Session:
         self._response = response
         self._jobs.append(Job(response.run(), Purpose.RESPONSE, self._clock(), turn))
 
-    def _named_voice(self, name: str, fatal: bool) -> tuple[str, Voice]:
-        """``name``, or the default for an empty one, and its voice. Raises ``Refusal`` (``voice``)."""
-        name = name or self._kit.default_voice
+    def _named_voice(self, asked: Open | SetVoice, fatal: bool) -> tuple[str, Voice]:
+        """The name, or the default for an empty one, and its voice. Raises ``Refusal`` (``voice``)."""
+        name = asked.voice or self._kit.default_voice
         try:
-            voice = self._kit.voices.find(name)
+            voice = self._kit.voices.find(name, asked.timbre)
         except VoiceError as error:
             raise Refusal("voice", str(error), fatal=fatal) from None
         self._kit.expect(voice)

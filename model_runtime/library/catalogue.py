@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model_runtime.checkpoint import open_checkpoint
 from model_runtime.library import audio_file, checks
-from model_runtime.library.entry import NAME, SUFFIX, About, Entry, codec_of
+from model_runtime.library.entry import NAME, SUFFIX, About, Entry, codec_of, told
 from model_runtime.library.measures import measure
 from model_runtime.library.shelf import Shelf, put
 from model_runtime.speaking.schedule import Schedule
@@ -180,19 +180,7 @@ class Catalogue:
         if voice is None or found is None:
             raise VoiceError(f"{name}{SUFFIX}: has gone")
         about, seconds = found
-        return Entry(
-            name=name,
-            origin="library",
-            seconds=seconds,
-            description=about.description,
-            speaker=_direction(voice),
-            consent=about.consent,
-            added=about.added,
-            checkpoint=about.checkpoint,
-            pitch_hz=about.pitch_hz,
-            brightness_hz=about.brightness_hz,
-            rate_hz=about.rate_hz,
-        )
+        return told(name, seconds, _direction(voice), about)
 
     def _voice(self, name: str) -> Voice:
         if name in self._own_files:

@@ -51,6 +51,23 @@ class Entry(Measures, frozen=True, kw_only=True):
     fault: str = ""
 
 
+def told(name: str, seconds: float, speaker: list[float], about: About) -> Entry:
+    """What is stored with a library voice, as it is told."""
+    return Entry(
+        name=name,
+        origin="library",
+        seconds=seconds,
+        description=about.description,
+        speaker=speaker,
+        consent=about.consent,
+        added=about.added,
+        checkpoint=about.checkpoint,
+        pitch_hz=about.pitch_hz,
+        brightness_hz=about.brightness_hz,
+        rate_hz=about.rate_hz,
+    )
+
+
 def codec_of(token2wav: Path) -> str:
     """Whose voices a checkpoint can use: 16 hex digits from its two voice models. Raises OSError.
 

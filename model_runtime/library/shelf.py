@@ -15,6 +15,7 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 
 from model_runtime.library.entry import NAME, SUFFIX, About
+from model_runtime.library.packed import ABOUT
 from model_runtime.speaking.voice import Voice, VoiceError
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 KEPT = 8  # voices held in memory beyond those in use: each may have a prompt's keys and values with it
 # A folder changed so lately may change again within the same tick of its file system's clock.
 FRESH_NS = 2_000_000_000
-_ABOUT = "parley_voice"
 
 
 class _File(NamedTuple):
@@ -123,7 +123,7 @@ class Shelf:
             return self._faulty(file, f"{path.name!r}: {said}")
         try:
             with safe_open(path, "np") as content:
-                stored = (content.metadata() or {}).get(_ABOUT)
+                stored = (content.metadata() or {}).get(ABOUT)
                 tokens = content.get_slice("tokens").get_shape()
             if stored is None:
                 raise ValueError("it does not say which checkpoint it is for")
@@ -155,7 +155,7 @@ def put(folder: Path, name: str, voice: Voice, about: About) -> Path:
     os.close(handle)
     part, path = Path(made), folder / f"{name}{SUFFIX}"
     try:
-        voice.save(part, {_ABOUT: msgspec.json.encode(about).decode()})
+        voice.save(part, {ABOUT: msgspec.json.encode(about).decode()})
         part.chmod(0o600)  # whoever wrote it may have made it anew
         part.replace(path)
     finally:

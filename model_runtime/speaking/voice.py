@@ -15,11 +15,12 @@ import onnxruntime
 import soxr
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from model_runtime.errors import CheckpointError
+from model_runtime.library.packed import metadata
 from model_runtime.listening.features import log_mel
 from model_runtime.speaking.mel import FBANK_RATE, MEL_BINS, MEL_RATE, fbank, mel24k
 
@@ -83,18 +84,25 @@ class Voice:
     def load(cls, path: Path) -> Voice:
         """Read a voice's file; VoiceError names the file and what is wrong with it."""
         try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-                missing = {"tokens", "speaker", "mel"} - set(file.keys())
-                if missing:
-                    raise VoiceError(
-                        f"{path.name}: not a voice file, it has no {' and no '.join(sorted(missing))}"
-                    )
-                tokens, speaker, mel = (file.get_tensor(name) for name in ("tokens", "speaker", "mel"))
-        except (OSError, SafetensorError) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise VoiceError(f"{path.name}: cannot be read as a voice file ({error})") from error
+        return cls.unpack(content, path.name)
+
+    @classmethod
+    def unpack(cls, content: bytes, source: str) -> Voice:
+        """A voice's file as bytes; VoiceError names the ``source`` and what is wrong with it."""
+        try:
+            tensors = load(content)
+        except SafetensorError as error:
+            raise VoiceError(f"{source}: cannot be read as a voice file ({error})") from error
+        missing = {"tokens", "speaker", "mel"} - set(tensors)
+        if missing:
+            raise VoiceError(f"{source}: not a voice file, it has no {' and no '.join(sorted(missing))}")
+        tokens, speaker, mel = (tensors[name] for name in ("tokens", "speaker", "mel"))
         if tokens.is_floating_point():
-            raise VoiceError(f"{path.name}: tokens must be whole numbers [n], not {_kind(tokens)}")
+            raise VoiceError(f"{source}: tokens must be whole numbers [n], not {_kind(tokens)}")
+        about = metadata(content)
         try:
             return cls(
                 tokens.to(torch.int32),
@@ -105,7 +113,7 @@ class Voice:
                 about.get("source", ""),
             )
         except VoiceError as error:
-            raise VoiceError(f"{path.name}: {error}") from error
+            raise VoiceError(f"{source}: {error}") from error
 
 
 def _kind(x: Tensor) -> str:

@@ -6,6 +6,7 @@ from pipeline.memory.memory import CallMemory, Memory
 from pipeline.memory.own_server import OwnRedis, RedisImpossible
 from pipeline.memory.stored import Remembered
 from pipeline.memory.visit import visiting
+from pipeline.memory.voices import VoiceStore
 
 __all__ = [
     "Archive",
@@ -15,5 +16,6 @@ __all__ = [
     "OwnRedis",
     "RedisImpossible",
     "Remembered",
+    "VoiceStore",
     "visiting",
 ]

@@ -22,6 +22,7 @@ from pipeline.conversation import Conversation
 from pipeline.memory.client import READ_ALL_S, asking, connect
 from pipeline.memory.keys import F_CONVERSATION, F_COUNT, F_FACTS, F_SCHEMA, SCHEMA, Keys
 from pipeline.memory.stored import unpack_conversation, unpack_facts
+from pipeline.memory.voices import VoiceStore
 
 PORTION = 1000  # keys that Redis looks at in one go: 1.8 ms on two busy cores, among a million (99 of 100)
 LOOK_AT = 100  # calls read in one go: some 10 kB of words each
@@ -70,6 +71,7 @@ class Archive:
         """Nothing is connected yet. Raises ``ValueError`` as ``connect`` and ``Keys`` do."""
         self._keys = Keys(tenant)
         self._redis = connect(url)
+        self.voices = VoiceStore(self._redis, self._keys)
 
     async def __aenter__(self) -> Self:
         """As it is."""

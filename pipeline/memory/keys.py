@@ -6,6 +6,10 @@
     parley:{TENANT}:set-aside:ID            what was found in its place once and could not be read
     parley:{TENANT}:lease:ID        string  the process that has the call on the line; expires soon after it
     parley:{TENANT}:forgotten:ID    string  it was erased: whoever still knows of it writes no more
+    parley:{TENANT}:voice:NAME      hash    a voice of the library, see below
+    parley:{TENANT}:voice-set-aside:NAME    what was found in its place once and could not be read
+    parley:{TENANT}:voices          hash    by name the hash of each voice's file, empty if it was removed;
+                                            and by "#" a number that grows whenever one changes
 
 The braces are really there: Redis Cluster puts all keys with the same text in braces on one node, which a
 transaction over several of them needs.
@@ -25,6 +29,14 @@ Facts can be added without another ``SCHEMA``: who does not know one leaves it a
     ingress, caller     the way the call came, and from whom: a SIP URI, or "browser"
     began, ended        ISO 8601, UTC; no ``ended``: it goes on, or its process died
     end                 how it ended, ``pipeline.call.CallEnd.reason``
+
+A voice is written once, whole, and then only read, by one command::
+
+    schema          the version of this, ``VOICE_SCHEMA``
+    digest          of the file: BLAKE2b, 16 bytes
+    entry           what is told of it: JSON, ``model_runtime.library.entry.Entry``, with the consent
+    file            the library's file: prompt tokens, speaker embedding, prompt mel, and all that is stored
+                    with them (``model_runtime.library.packed``)
 """
 
 from __future__ import annotations
@@ -32,6 +44,7 @@ from __future__ import annotations
 import re
 
 SCHEMA = 1  # to be raised when an older or newer Parley would misread what this one writes
+VOICE_SCHEMA = 1  # likewise
 
 ALL_LEASES = "parley:{*}:lease:*"  # of all tenants, as Redis's patterns go
 
@@ -40,6 +53,12 @@ F_REVISION = b"revision"
 F_FACTS = b"facts"
 F_CONVERSATION = b"conversation"
 F_COUNT = b"count"
+
+
+F_DIGEST = b"digest"
+F_ENTRY = b"entry"
+F_FILE = b"file"
+F_GROWS = b"#"  # no voice has such a name
 
 
 def f_place(place: int) -> bytes:
@@ -71,6 +90,19 @@ class Keys:
     def forgotten(self, call_id: str) -> bytes:
         """Whether the call was erased of late."""
         return self._key("forgotten", call_id)
+
+    def voice(self, name: str) -> bytes:
+        """The hash of a voice."""
+        return self._key("voice", name)
+
+    def voice_set_aside(self, name: str) -> bytes:
+        """Where a voice's hash is put that cannot be read."""
+        return self._key("voice-set-aside", name)
+
+    @property
+    def voices(self) -> bytes:
+        """Which voices there are."""
+        return f"{self._prefix}voices".encode()
 
     def kept(self, call_id: str) -> list[bytes]:
         """Every key that holds something of what was said in a call."""

@@ -17,6 +17,7 @@ from pipeline.memory.call_state import CallState
 from pipeline.memory.client import READ_ALL_S, MemoryUnavailable, asking, connect
 from pipeline.memory.keys import Keys
 from pipeline.memory.stored import OtherSchema, Remembered, Unreadable, unpack
+from pipeline.memory.voices import VoiceStore
 from pipeline.memory.writing import RELEASE, Writer
 
 READ_S = 0.5  # for Redis to answer at all: a caller waits
@@ -89,6 +90,7 @@ class Memory:
         """See the class. Nothing is connected yet."""
         self._keys = Keys(tenant)
         self._redis = connect(url)
+        self.voices = VoiceStore(self._redis, self._keys)
         self._keep_s = keep_s
         self._process = uuid.uuid4().hex
         self._writer = Writer(self._redis, self._keys, self._process, keep_s)

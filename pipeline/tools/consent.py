@@ -16,20 +16,25 @@ from pipeline.conversation import Exchange
 
 @dataclass(frozen=True)
 class AgreeingWords:
-    """What a "yes" is made of, in one language: one of ``yes``, and besides only ``filler``."""
+    """What a "yes" is made of, in one language: one of ``yes``, and besides only ``filler``.
+
+    Any of ``no`` is a "no" where that need not be told from no answer at all.
+    """
 
     yes: frozenset[str]
     filler: frozenset[str] = frozenset()
+    no: frozenset[str] = frozenset()
 
 
-def words_of(yes: str, filler: str = "") -> AgreeingWords:
+def words_of(yes: str, filler: str = "", no: str = "") -> AgreeingWords:
     """From words parted by spaces."""
-    return AgreeingWords(frozenset(yes.split()), frozenset(filler.split()))
+    return AgreeingWords(frozenset(yes.split()), frozenset(filler.split()), frozenset(no.split()))
 
 
 ENGLISH = words_of(
     "yes yeah yep yup sure okay ok right correct certainly absolutely definitely course ahead",
     "please thanks thank you um uh oh well do it that so go of i would like the me",
+    "no nope not cannot cant busy sorry later",
 )
 
 
@@ -40,9 +45,7 @@ def consented(exchanges: Sequence[Exchange], turn: int, question: str, words: Ag
     holds a word of agreement and nothing that could limit it ("yes, but ..."): only words of ``words`` and of
     the question itself.
     """
-    here = max(
-        (n for n, exchange in enumerate(exchanges) if exchange.turn == turn and exchange.spoken), default=0
-    )
+    here = _place(exchanges, turn)
     if here == 0:
         return False
     asked, said = _plain(question), _plain(exchanges[here].caller or "").split()
@@ -50,6 +53,20 @@ def consented(exchanges: Sequence[Exchange], turn: int, question: str, words: Ag
         return False
     allowed = words.yes | words.filler | set(asked.split())
     return any(word in words.yes for word in said) and all(word in allowed for word in said)
+
+
+def refused(exchanges: Sequence[Exchange], turn: int, words: AgreeingWords) -> bool:
+    """Whether ``turn``, which answers something they were told, holds a "no"."""
+    here = _place(exchanges, turn)
+    said = _plain(exchanges[here].caller or "").split() if here else ()
+    return any(word in words.no for word in said)
+
+
+def _place(exchanges: Sequence[Exchange], turn: int) -> int:
+    """Where the caller's ``turn`` stands; 0 if it is not there, or nothing came before it."""
+    return max(
+        (n for n, exchange in enumerate(exchanges) if exchange.turn == turn and exchange.spoken), default=0
+    )
 
 
 def _plain(text: str) -> str:

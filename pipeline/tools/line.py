@@ -8,8 +8,11 @@ from pipeline.chosen_voice import ChosenVoice
 from pipeline.output import Output
 from pipeline.tools.tool import ToolError
 
-Transfer = Callable[[str], Awaitable[None]]
-"""The ingress's: puts the caller through to a target in its own terms. Raises ``CannotTransfer``."""
+Transfer = Callable[[str, str | None], Awaitable[None]]
+"""The ingress's: puts the caller through to a target in its own terms. Raises ``CannotTransfer``.
+
+With words, these are told to whoever answers there, and the caller is put through only if they agree.
+"""
 
 
 class CallLine:
@@ -44,8 +47,8 @@ class CallLine:
         self.over = True
         await self._output.end("bot-hung-up", "The call is over.")
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None = None) -> None:
         """``Line``: as the ingress can."""
-        await self._output.transfer(target)
+        await self._output.transfer(target, briefing)
         self.over = True
         await self._output.end("transferred", "You are being put through.")

@@ -31,9 +31,10 @@ class Line(Protocol):
     async def hang_up(self) -> None:
         """End the call. Raises ``ToolError`` while the caller speaks."""
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None = None) -> None:
         """Put the caller through to ``target``, in the ingress's terms, and end our part of the call.
 
+        ``briefing``: told first to the person there, who may refuse; the caller waits meanwhile.
         Raises ``CannotTransfer``.
         """
 

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.exceptions import ConnectionClosed
 
 from model_runtime import protocol
-from model_runtime.protocol import GROUP_SAMPLES, OUTPUT_RATE, Done, Open, Opened, Respond, Speech, Transcript
+from model_runtime.protocol import (
+    GROUP_SAMPLES,
+    OUTPUT_RATE,
+    Done,
+    Open,
+    Opened,
+    Respond,
+    Speech,
+    ToolCall,
+    Transcript,
+)
 
 LABEL = "demo model for tests, not Step-Audio 2"
 EXAMPLES = ["When are you open?", "How long does delivery take?", "Do you have tents?", "Can I send it back?"]
@@ -34,11 +45,20 @@ class SpeakingEngine:
     """Serves while the context lasts.
 
     ``hold_s`` keeps every answer back for so long; ``stumble_s`` is waited after the first piece of each;
-    ``times`` the answer is said in each.
+    ``times`` the answer is said in each. ``calls``: what every answer to a voice asks for, if the agent has
+    such a tool.
     """
 
-    def __init__(self, socket: str = "", hold_s: float = 0.0, stumble_s: float = 0.0, times: int = 1) -> None:
+    def __init__(
+        self,
+        socket: str = "",
+        hold_s: float = 0.0,
+        stumble_s: float = 0.0,
+        times: int = 1,
+        calls: tuple[str, dict[str, Any]] | None = None,
+    ) -> None:
         self.sessions = 0
+        self._calls = calls
         self._times = times
         self._socket = socket
         self._hold_s = hold_s
@@ -67,21 +87,23 @@ class SpeakingEngine:
 
     async def _session(self, connection: ServerConnection) -> None:
         self.sessions += 1
+        has_tools = False
         try:
             async for frame in connection:
                 assert isinstance(frame, bytes)
                 message = protocol.decode_client(frame)
                 if isinstance(message, Open):
+                    has_tools = bool(message.tools)
                     opened = Opened("tone", label=LABEL, voice="slt", transcribes=True, examples=EXAMPLES)
                     await connection.send(protocol.encode(opened))
                 elif isinstance(message, Respond):
-                    await self._answer(connection, message)
+                    await self._answer(connection, message, has_tools)
         except ConnectionClosed:
             pass
         finally:
             self.sessions -= 1
 
-    async def _answer(self, connection: ServerConnection, asked: Respond) -> None:
+    async def _answer(self, connection: ServerConnection, asked: Respond, has_tools: bool) -> None:
         words = ANSWER * self._times if asked.spans else GREETING
         if asked.spans:
             await connection.send(protocol.encode(Transcript(asked.turn, "how long does delivery take")))
@@ -92,6 +114,8 @@ class SpeakingEngine:
             await connection.send(protocol.encode(speech))
             if end == 2:
                 await asyncio.sleep(self._stumble_s)
+        if self._calls and has_tools and asked.spans:
+            await connection.send(protocol.encode(ToolCall(asked.turn, *self._calls)))
         await connection.send(protocol.encode(Done(asked.turn, "end", len(words), "".join(words))))
 
 
@@ -99,8 +123,10 @@ async def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", default="")
     parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--calls", nargs=2, metavar=("TOOL", "ARGUMENTS"))
     options = parser.parse_args()
-    async with SpeakingEngine(options.socket, times=options.times) as engine:
+    calls = (options.calls[0], json.loads(options.calls[1])) if options.calls else None
+    async with SpeakingEngine(options.socket, times=options.times, calls=calls) as engine:
         print(engine.url, flush=True)
         await asyncio.Future()
 

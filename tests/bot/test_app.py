@@ -314,7 +314,12 @@ async def test_until_the_engine_answers_calls_are_refused_with_the_reason(offer:
         assert "loaded" in refused.json()["error"]["message"]
         assert p.lines == []
         p.engine.status = EngineStatus("ready", about=ABOUT)
-        assert (await p.http.get("/readyz")).json() == {"ready": True, "engine": "ready", "reason": ""}
+        assert (await p.http.get("/readyz")).json() == {
+            "ready": True,
+            "engine": "ready",
+            "reason": "",
+            "phone": "off",
+        }
         assert (await p.post(offer)).status_code == 200
 
 

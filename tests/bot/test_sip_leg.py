@@ -18,7 +18,12 @@ class Line:
 
     def __init__(self, incoming: m.Incoming | None = CALLED_US) -> None:
         self.told: list[m.ToWorker] = []
-        self.leg = WorkerLeg("id", self.told.append, incoming)
+        self.others: list[str] = []
+        self.leg = WorkerLeg("id", self.told.append, incoming, self.dialled)
+
+    def dialled(self, uri: str) -> WorkerLeg:
+        self.others.append(uri)
+        return Line(None).leg
 
 
 @pytest.mark.parametrize(

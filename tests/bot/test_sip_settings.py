@@ -1,15 +1,17 @@
-"""The phone's settings: off unless asked for, for this machine unless told who else; and whom it may call."""
+"""The phone's settings: off unless asked for, for this machine unless told who else."""
 
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bot import settings as conf
-from bot.check import _phone
-from bot.ingress.sip.outbound import CannotCall, checked
+from bot.check import _phone, _registrar
+from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.settings import SipSettings
+from bot.settings import Settings
 from tests.ports import free_port
 
 
@@ -40,7 +42,10 @@ def test_on_the_loopback_this_machine_may_call() -> None:
         ({"TRANSPORTS": "udp,carrier-pigeon"}, "PARLEY_SIP__TRANSPORTS"),
         ({"CODECS": ""}, "PARLEY_SIP__CODECS"),
         ({"RTP_PORTS": "20000-10000"}, "the lower first"),
+        ({"API_KEY": "too short"}, "PARLEY_SIP__API_KEY"),
         ({"JITTER_MS": "many"}, "PARLEY_SIP__JITTER_MS"),
+        ({"REGISTRAR": "sip:pbx", "USERNAME": "2000"}, "PARLEY_SIP__REGISTRAR"),
+        ({"REGISTRAR": "pbx.example.org"}, "PARLEY_SIP__USERNAME: is '', should be"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(
@@ -78,35 +83,52 @@ def test_check_says_where_the_phone_is_and_what_is_in_its_way() -> None:
     assert (taken.state, "is taken" in taken.said) == ("note", True)
 
 
-@pytest.mark.parametrize(
-    ("uri", "called"),
-    [
-        ("sip:1000@pbx.example", "sip:1000@pbx.example"),
-        ("1000@PBX.example", "sip:1000@pbx.example"),
-        ("sip:+4930123@gw.example:5070;transport=tcp", "sip:+4930123@gw.example:5070;transport=tcp"),
-    ],
-)
-def test_those_on_the_list_may_be_called(uri: str, called: str) -> None:
-    assert checked(uri, ["1000@pbx.example", "sip:+49*@gw.example:5070"]) == called
+def test_an_extension_is_called_by_its_pbx_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARLEY_SIP__LISTEN", "127.0.0.1:5060")
+    monkeypatch.setenv("PARLEY_SIP__REGISTRAR", "PBX.example.org:5080;transport=tcp")
+    monkeypatch.setenv("PARLEY_SIP__USERNAME", "2000")
+    sip = conf.load().sip
+    assert sip.networks == []  # its addresses are found when it is registered
+    registrar = Registrar.parse(sip.registrar)
+    assert (registrar.domain, registrar.transport) == ("pbx.example.org:5080", "tcp")
+    monkeypatch.setenv("PARLEY_SIP__LISTEN", "192.0.2.1:5060")
+    assert conf.load().sip.networks == []
+    monkeypatch.setenv("PARLEY_SIP__TRUSTED", "192.0.2.10")
+    assert conf.load().sip.networks == ["192.0.2.10/32"]
 
 
 @pytest.mark.parametrize(
-    "uri",
+    ("uri", "of_it"),
     [
-        "sip:1001@pbx.example",
-        "sip:1000@pbx.example.evil",
-        "sip:1000@pbx.example:5071",
-        "sip:1000@pbx.example?Route=evil",
-        "sip:1000@pbx.example;maddr=192.0.2.1",
-        "sip:1000%40evil@pbx.example",
-        "<sip:1000@pbx.example>",
-        "sip:1000@pbx.example\nX: y",
-        "tel:1000",
-        "",
+        ("sip:2001@pbx:5080", True),
+        ("sip:2001@PBX:5080;transport=udp", True),
+        ("<sip:2001@pbx:5080>", True),
+        ("sip:2001@pbx", False),
+        ("sip:2001@pbx:50800", False),
+        ("sip:pbx:5080@elsewhere", False),
     ],
 )
-def test_nobody_else_may(uri: str) -> None:
-    with pytest.raises(CannotCall):
-        checked(uri, ["1000@pbx.example"])
-    with pytest.raises(CannotCall):
-        checked(uri, [])
+def test_who_belongs_to_the_pbx(uri: str, of_it: bool) -> None:
+    assert Registrar.parse("pbx:5080").names(uri) is of_it
+
+
+def test_whether_there_is_a_registrar_is_said_before_anything_runs() -> None:
+    sip = SipSettings(
+        listen=f"127.0.0.1:{free_port()}", registrar=f"127.0.0.1:{free_port()}", username="2000"
+    )
+    settings = Settings(sip=sip, port=free_port())
+    assert _registrar(settings).state == "bad"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pbx:
+        pbx.bind(("127.0.0.1", 0))
+        there = sip.model_copy(update={"registrar": f"127.0.0.1:{pbx.getsockname()[1]}"})
+
+        def answer() -> None:
+            asked, who = pbx.recvfrom(4096)
+            assert asked.startswith(b"OPTIONS sip:127.0.0.1:")
+            pbx.sendto(b"SIP/2.0 404 Not Found\r\n\r\n", who)
+
+        with ThreadPoolExecutor() as beside:
+            answering = beside.submit(answer)
+            finding = _registrar(settings.model_copy(update={"sip": there}))
+            answering.result()
+    assert (finding.state, "the PBX answers" in finding.said) == ("ok", True)

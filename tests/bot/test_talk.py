@@ -21,6 +21,7 @@ from bot.headset import RATE, Microphone
 from bot.settings import Settings
 from bot.talk import CallFailed, place_call, read_wav
 from bot.tools.toolbox import Toolbox
+from bot.voices.shared import SharedVoices
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
 from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory
@@ -51,7 +52,9 @@ async def parley(
 ) -> AsyncIterator[str]:
     settings = Settings.model_construct(max_calls=max_calls, drain_s=1.0)
     watched = Engine(engine.url)
-    here = Answering(settings, agent, watched, Memory("unix:///nowhere"), toolbox or Toolbox({}))
+    memory = Memory("unix:///nowhere")
+    voices = SharedVoices(memory.voices, Path("/nowhere"))
+    here = Answering(settings, agent, watched, memory, voices, toolbox or Toolbox({}))
 
     def call(connection: SmallWebRTCConnection, call_id: str, *_: object) -> Call:
         fader = Fader()

@@ -38,10 +38,10 @@ class PhoneLine:
 
 
 @contextmanager
-def tone_engine() -> Iterator[str]:
-    """Run the engine that answers in a tone; its URL."""
+def tone_engine(*options: str) -> Iterator[str]:
+    """Run the engine that answers in a tone, with its command line's ``options``; its URL."""
     engine = subprocess.Popen(
-        [sys.executable, "-m", "tests.bot.speaking_engine"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.bot.speaking_engine", *options], stdout=subprocess.PIPE, text=True
     )
     try:
         assert engine.stdout is not None

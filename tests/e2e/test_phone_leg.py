@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,8 +84,10 @@ class Caller:
 
 
 @asynccontextmanager
-async def own_phone(incoming: Callable[[WorkerLeg], None] = lambda leg: leg.reject()) -> AsyncIterator[Phone]:
-    phone = Phone(configuration(SipSettings(listen=f"127.0.0.1:{free_port()}")), incoming)
+async def own_phone(
+    incoming: Callable[[WorkerLeg], None] = lambda leg: leg.reject(), port: int = 0
+) -> AsyncIterator[Phone]:
+    phone = Phone(configuration(SipSettings(listen=f"127.0.0.1:{port or free_port()}")), incoming)
     running = asyncio.create_task(phone.run())
     try:
         await asyncio.wait_for(phone.ready.wait(), 20)
@@ -188,3 +191,25 @@ async def test_the_far_end_is_transferred(line: PhoneLine, tmp_path: Path) -> No
             await caller.leg.transfer(line.uri)
             assert (await caller.leg.ended()).reason == "transferred"
             assert "phone: sip:alice" in line.log()
+
+
+async def test_a_connection_refused_is_told_however_soon_it_is_refused() -> None:
+    """The stack tells it before it has given the call a name, every time or now and then."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        uri = f"sip:nobody@127.0.0.1:{taken.getsockname()[1]};transport=tcp"
+        async with own_phone() as phone:
+            for _ in range(20):
+                leg = phone.dial(uri)
+                assert not await asyncio.wait_for(leg.established(), 20)
+                end = await leg.ended()
+                assert (end.reason, end.detail) == ("failed", "Connection refused [111]")
+
+
+async def test_a_call_given_up_at_once_is_ended_and_never_forgotten() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as mute:
+        mute.bind(("127.0.0.1", 0))
+        async with own_phone() as phone:
+            leg = phone.dial(f"sip:nobody@127.0.0.1:{mute.getsockname()[1]}")
+            leg.hang_up()
+            assert (await asyncio.wait_for(leg.ended(), 20)).reason == "failed"

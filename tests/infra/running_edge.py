@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pathlib import Path
 from infra.sip import edge as edge_script
 from infra.sip.settings import Settings, read_settings
 from tests.ports import free_port
+from tests.torture import RawLine
 
 EDGE, NODE, TRUNK, STRANGER = "127.0.0.2", "127.0.0.1", "127.0.0.3", "127.0.0.9"
 PASSWORD = "a-long-password"  # alice's
@@ -121,68 +120,9 @@ def running_edge(folder: Path, nodes: Sequence[int], ends_with: int = 0, **setti
             assert (alive, status) == (ends_with == 0, ends_with), edge.log()[-6000:]
 
 
-class Line:
-    """A raw UDP socket at ``address``, for what no phone would send."""
+class Line(RawLine):
+    """A raw UDP socket at ``address``, towards the edge."""
 
     def __init__(self, edge: Edge, address: str) -> None:
+        super().__init__(edge.udp, address)
         self.edge = edge
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((address, 0))
-        self.address, self.port = self.socket.getsockname()
-
-    def __enter__(self) -> Line:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, message: bytes) -> None:
-        self.socket.sendto(message, self.edge.udp)
-
-    def whole_answer(self, seconds: float = 2.0) -> str:
-        """What comes back, "" if nothing does; 100 is passed over."""
-        self.socket.settimeout(seconds)
-        try:
-            while True:
-                answer = self.socket.recv(65536).decode(errors="replace")
-                if not answer.startswith("SIP/2.0 100"):
-                    return answer
-        except TimeoutError:
-            return ""
-
-    def answer_of(self, status: str) -> str:
-        """The first that has this status; others are passed over. "" if none comes."""
-        while answer := self.whole_answer(5.0):
-            if answer.startswith(f"SIP/2.0 {status}"):
-                break
-        return answer
-
-    def answer(self, seconds: float = 2.0) -> str:
-        """The first line of it."""
-        return self.whole_answer(seconds).split("\r\n")[0]
-
-    def ask(self, method: str = "OPTIONS", seconds: float = 2.0, **changes: str) -> str:
-        self.send(self.request(method, **changes))
-        return self.answer(seconds)
-
-    def request(self, method: str = "OPTIONS", **changes: str) -> bytes:
-        """A good request, but for ``changes``: a header (``_`` for ``-``), ``uri``, ``version``, ``body``."""
-        token = uuid.uuid4().hex
-        uri = changes.pop("uri", f"sip:bot@{self.edge.settings.public_address}")
-        version = changes.pop("version", "SIP/2.0")
-        body = changes.pop("body", "")
-        headers = {
-            "Via": f"SIP/2.0/UDP {self.address}:{self.port};branch=z9hG4bK{token};rport",
-            "Max-Forwards": "70",
-            "From": f"<sip:x@{self.address}>;tag={token[:8]}",
-            "To": f"<{uri}>",
-            "Call-ID": token,
-            "CSeq": f"1 {method}",
-            "Contact": f"<sip:x@{self.address}:{self.port}>",
-            "Content-Length": str(len(body)),
-        } | {name.replace("_", "-"): value for name, value in changes.items()}
-        lines = [
-            f"{method} {uri} {version}",
-            *(f"{name}: {value}" for name, value in headers.items() if value),
-        ]
-        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()

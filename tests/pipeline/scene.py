@@ -10,6 +10,7 @@ from typing import TypeVar
 from model_runtime.protocol import EngineMessage
 from pipeline import page_messages as page
 from pipeline.call import Call, CallAgent, CallEnd, CallSettings
+from pipeline.chosen_voice import Timbres, no_timbre
 from pipeline.record import CallRecord
 from pipeline.tools.line import Transfer
 from tests.pipeline.scripted_engine import OPENED, Script, ScriptedEngine, eventually, spoken
@@ -30,6 +31,7 @@ class Scene:
         settings: CallSettings,
         record: CallRecord | None,
         transfer: Transfer | None,
+        timbres: Timbres,
     ) -> None:
         self.engine = engine
         self.line = VirtualTransport()
@@ -44,6 +46,7 @@ class Scene:
             call_id="test-call",
             record=record,
             transfer=transfer,
+            timbres=timbres,
         )
         self.running: asyncio.Task[CallEnd] = asyncio.create_task(self.call.run())
 
@@ -93,10 +96,11 @@ async def scene(
     answer_open: EngineMessage = OPENED,
     record: CallRecord | None = None,
     transfer: Transfer | None = None,
+    timbres: Timbres = no_timbre,
 ) -> AsyncIterator[Scene]:
     tasks_before = asyncio.all_tasks()
     async with ScriptedEngine(script, answer_open) as engine:
-        made = Scene(engine, agent, settings, record, transfer)
+        made = Scene(engine, agent, settings, record, transfer, timbres)
         try:
             yield made
         finally:

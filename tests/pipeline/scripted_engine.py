@@ -50,6 +50,7 @@ class ScriptedEngine:
     def __init__(self, script: Script | None = None, answer_open: EngineMessage = OPENED) -> None:
         self.script: Script = script or (lambda _: ())
         self.answer_open = answer_open
+        self.accepts_timbre: EngineMessage | None = None  # the answer to who brings a voice along
         self.told: list[ClientMessage] = []  # everything but audio, of all sessions
         self.samples = 0  # of caller audio in the present session
         self.sessions = 0
@@ -131,7 +132,8 @@ class ScriptedEngine:
         else:
             self.told.append(message)
         if isinstance(message, Open):
-            await self.say(self.answer_open)
+            brought = self.accepts_timbre if message.timbre else None
+            await self.say(brought or self.answer_open)
         if isinstance(message, Respond):
             await self.say(*self.script(message))
         await self._tell()

@@ -271,7 +271,7 @@ async def test_a_caller_is_put_through_where_the_line_can_and_else_the_model_is_
 
     put_through: list[str] = []
 
-    async def transfer(target: str) -> None:
+    async def transfer(target: str, briefing: str | None) -> None:
         put_through.append(target)
 
     def script(respond: Respond) -> Sequence[EngineMessage]:

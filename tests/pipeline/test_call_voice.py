@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from msgspec.structs import replace as with_fields
@@ -80,3 +81,62 @@ async def test_a_remembered_voice_that_is_gone_does_not_end_the_call() -> None:
         await call.ready()
         assert first.voice == "gone"
         assert call.engine.all(Open)[-1].voice == "rms"
+
+
+async def emmas(name: str) -> bytes:
+    """``Timbres``: one voice."""
+    return b"the file" if name == "emma" else b""
+
+
+async def test_a_voice_that_the_engine_does_not_have_is_brought_along() -> None:
+    record = CallRecord()
+    record.speak_as("emma")
+    refusal = Error("voice", "No 'emma'.", fatal=True)
+    async with scene(agent=CHOOSES, answer_open=refusal, record=record, timbres=emmas) as call:
+        call.engine.accepts_timbre = VOICES
+        await call.ready()
+        bare, brought = call.engine.all(Open)
+        assert (bare.voice, bare.timbre) == ("emma", b"")
+        assert (brought.voice, brought.timbre) == ("emma", b"the file")
+        assert not call.seen(page.Notice)
+
+
+async def test_so_is_an_agents_voice_and_none_ends_the_call_in_words() -> None:
+    agent = replace(MUTE, voice="emma")
+    refusal = Error("voice", "No 'emma'.", fatal=True)
+    async with scene(agent=agent, answer_open=refusal, timbres=emmas) as call:
+        call.engine.accepts_timbre = VOICES
+        await call.ready()
+    async with scene(agent=replace(MUTE, voice="otto"), answer_open=refusal, timbres=emmas) as call:
+        await eventually(lambda: bool(call.seen(page.Notice)), "the notice")
+        assert "voice is not available" in call.seen(page.Notice)[0].text
+
+
+async def test_voices_to_be_brought_are_offered_and_the_caller_gets_them() -> None:
+    agent = replace(CHOOSES, more_voices=("emma", "slt"))
+    async with scene(agent=agent, answer_open=VOICES, timbres=emmas) as call:
+        await call.ready()
+        assert call.seen(page.CallInfo)[0].voices == ["emma", "rms", "slt"]
+        await wish(call, {"voice": "emma"})
+        await wish(call, {"voice": "slt"})
+        await call.engine.wait_for(SetVoice, 2)
+        assert call.engine.all(SetVoice) == [SetVoice("emma", b"the file"), SetVoice("slt")]
+
+
+async def test_while_a_voice_is_looked_up_the_call_goes_on_and_choices_keep_their_order() -> None:
+    looked_up = asyncio.Event()
+
+    async def slow(name: str) -> bytes:
+        await looked_up.wait()
+        return b"the file"
+
+    agent = replace(CHOOSES, more_voices=("emma",))
+    async with scene(agent=agent, answer_open=VOICES, timbres=slow) as call:
+        await call.ready()
+        await wish(call, {"voice": "emma"})
+        await wish(call, {"voice": "rms"})
+        await call.caller(voice=200, silence=100)  # the engine hears it
+        assert not call.engine.all(SetVoice)
+        looked_up.set()
+        await call.engine.wait_for(SetVoice, 2)
+        assert [told.voice for told in call.engine.all(SetVoice)] == ["emma", "rms"]

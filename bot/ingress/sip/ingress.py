@@ -33,6 +33,7 @@ def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str
         rtp_timeout_s=settings.rtp_timeout_s,
         username=settings.username,
         password=settings.password.get_secret_value(),
+        registrar="" if listen else settings.registrar,  # nobody else is our extension
     )
 
 
@@ -64,9 +65,22 @@ class SipIngress:
         """``ready``: whether a call could be answered now."""
         self.phone = Phone(configuration(settings), self._incoming, log_level)
         self._ring_s = settings.ring_s
+        self._registrar = settings.registrar
         self._calls = calls
         self._make_call = make_call
         self._ready = ready
+
+    @property
+    def trouble(self) -> str:
+        """Why nobody can call, for a person; empty: they can."""
+        phone = self.phone
+        if phone.listening is None:
+            return phone.reason
+        if self._registrar and phone.registered is None:
+            return f"It is being registered at {self._registrar}."
+        if phone.registered is not None and phone.registered.fault:
+            return f"It is not registered at {phone.registered.registrar}: {phone.registered.fault}"
+        return ""
 
     async def run(self) -> None:
         """Until cancelled; then every leg is hung up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,11 +37,17 @@ class SipLeg(Protocol):
     called: str  # the URI that was called
     sip_call_id: str  # RFC 3261's Call-ID, for the far end's log; empty while not known
 
-    def events(self) -> AsyncIterator[LegEvent]:
-        """What happens, in order; ends after ``Closed``. One reader. 16 kHz mono s16le in ``Heard.pcm``."""
+    def events(self) -> AsyncGenerator[LegEvent, None]:
+        """What happens, in order; ends after ``Closed``. One reader at a time. Sound is 16 kHz mono s16le."""
 
     async def ended(self) -> LegEnd:
         """Wait for the end."""
+
+    async def established(self) -> bool:
+        """Wait until it is answered. False: it ended before."""
+
+    def dial(self, uri: str) -> SipLeg:
+        """Call ``uri`` on the same phone: another leg, which is its caller's to end. Raises ``LegError``."""
 
     def answer(self) -> None:
         """Accept: 200. ``Established`` follows."""

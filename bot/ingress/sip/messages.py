@@ -41,13 +41,15 @@ class Configure(msgspec.Struct, tag="configure", frozen=True):
     rtp_timeout_s: int
     username: str = ""  # for digest authentication where we call (RFC 8760)
     password: str = ""
+    registrar: str = ""  # where we are an extension by that name; its addresses are let in, too
 
 
 class Dial(msgspec.Struct, tag="dial", frozen=True):
-    """Call ``uri``. The outcome is ``Established`` or ``Closed``."""
+    """Call ``uri``. The outcome is ``Established`` or ``Closed``. ``headers`` go into the INVITE."""
 
     call: str
     uri: str
+    headers: dict[str, str] = {}
 
 
 class Answer(msgspec.Struct, tag="answer", frozen=True):
@@ -119,6 +121,13 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
 
 class Alive(msgspec.Struct, tag="alive", frozen=True):
     """Every ``ALIVE_EVERY_S``, while the stack does as it is told."""
+
+
+class Registered(msgspec.Struct, tag="registered", frozen=True):
+    """Whether we are registered now: when that changes. ``fault``, for a person: why not."""
+
+    registrar: str
+    fault: str = ""
 
 
 class Incoming(msgspec.Struct, tag="incoming", frozen=True):
@@ -193,7 +202,7 @@ class Closed(msgspec.Struct, tag="closed", frozen=True):
 
 
 CallNews = Ringing | Established | Heard | Digit | Held | Outcome | Closed
-FromWorker = Listening | Failed | Alive | Incoming | CallNews
+FromWorker = Listening | Failed | Alive | Registered | Incoming | CallNews
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

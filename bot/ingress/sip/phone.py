@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -30,14 +30,21 @@ _STATUS = re.compile(r"([3-6]\d\d)\b")
 class WorkerLeg:
     """A call in the worker: see ``leg.SipLeg``."""
 
-    def __init__(self, call_id: str, send: Callable[[m.ToWorker], None], incoming: m.Incoming | None) -> None:
-        """``incoming`` is None for a call of ours."""
+    def __init__(
+        self,
+        call_id: str,
+        send: Callable[[m.ToWorker], None],
+        incoming: m.Incoming | None,
+        dial: Callable[[str], WorkerLeg],
+    ) -> None:
+        """``incoming`` is None for a call of ours; ``dial`` places another one."""
         self.call_id = call_id
         self.peer = incoming.caller if incoming else ""
         self.called = incoming.called if incoming else ""
         self.sip_call_id = incoming.sip_call_id if incoming else ""
         self._incoming = incoming is not None
         self._send = send
+        self._dial = dial
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
         self._room = asyncio.Semaphore(m.WINDOW)
         self._taken = 0
@@ -48,7 +55,7 @@ class WorkerLeg:
 
     # --- what others want of it ----------------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[LegEvent]:
+    async def events(self) -> AsyncGenerator[LegEvent, None]:
         """``SipLeg``."""
         while True:
             event = await self._events.get()
@@ -56,12 +63,18 @@ class WorkerLeg:
             if isinstance(event, m.Closed):
                 return
 
+    def put_back(self, events: Sequence[LegEvent]) -> None:
+        """Let the next reader of ``events`` read these first; the one before is done."""
+        later = [self._events.get_nowait() for _ in range(self._events.qsize())]
+        for event in (*events, *later):
+            self._events.put_nowait(event)
+
     async def ended(self) -> LegEnd:
         """``SipLeg``."""
         return await asyncio.shield(self._end)
 
     async def established(self) -> bool:
-        """Wait until it is answered. False: it ended before."""
+        """``SipLeg``."""
         answered = asyncio.create_task(self._established.wait())
         over = asyncio.create_task(self.ended())
         try:
@@ -71,6 +84,10 @@ class WorkerLeg:
             over.cancel()
             await asyncio.gather(answered, over, return_exceptions=True)
         return self._established.is_set()
+
+    def dial(self, uri: str) -> WorkerLeg:
+        """``SipLeg``."""
+        return self._dial(uri)
 
     def answer(self) -> None:
         """``SipLeg``. A call of ours is not ours to answer."""
@@ -179,6 +196,7 @@ class Phone:
         """``on_incoming`` is told of each call that comes in, while it rings; it must not wait."""
         self.listening: m.Listening | None = None  # None: no worker is ready
         self.reason = "The phone is being started."  # why not
+        self.registered: m.Registered | None = None  # at a PBX; None: nothing is known, or none is wanted
         self.pid: int | None = None
         self.ready = asyncio.Event()  # set while it listens
         self._configure = configure
@@ -187,13 +205,13 @@ class Phone:
         self._legs: dict[str, WorkerLeg] = {}
         self._writer: asyncio.StreamWriter | None = None
 
-    def dial(self, uri: str) -> WorkerLeg:
-        """Call ``uri``. Raises ``LegError`` while there is no worker."""
+    def dial(self, uri: str, headers: Mapping[str, str] | None = None) -> WorkerLeg:
+        """Call ``uri``, with ``headers`` in the INVITE. Raises ``LegError`` while there is no worker."""
         if self.listening is None:
             raise LegError(self.reason)
         leg = self._leg(uuid.uuid4().hex, None)
         leg.peer = leg.called = uri
-        self._send(m.Dial(leg.call_id, uri))
+        self._send(m.Dial(leg.call_id, uri, dict(headers or {})))
         return leg
 
     async def run(self) -> None:
@@ -234,7 +252,7 @@ class Phone:
             return ended.result() if ended.done() else None
         finally:
             self._now(None, self.reason if self.listening is None else "The phone is being started again.")
-            self._writer = self.pid = None
+            self._writer = self.pid = self.registered = None
             for leg in list(self._legs.values()):
                 leg.lost()
             self._legs.clear()
@@ -268,6 +286,12 @@ class Phone:
                 self._now(None, reason)
             case m.Alive():
                 pass
+            case m.Registered(registrar, fault):
+                self.registered = message
+                if fault:
+                    logger.error("phone: not registered at {}: {}", registrar, fault)
+                else:
+                    logger.info("phone: registered at {}", registrar)
             case m.Incoming():
                 self._on_incoming(self._leg(message.call, message))
             case _:
@@ -278,7 +302,7 @@ class Phone:
                         del self._legs[message.call]
 
     def _leg(self, call_id: str, incoming: m.Incoming | None) -> WorkerLeg:
-        leg = self._legs[call_id] = WorkerLeg(call_id, self._send, incoming)
+        leg = self._legs[call_id] = WorkerLeg(call_id, self._send, incoming, self.dial)
         return leg
 
     def _now(self, listening: m.Listening | None, reason: str) -> None:

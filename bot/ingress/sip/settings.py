@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from bot.ingress.sip.registrar import Registrar
 from bot.setting_group import Group, Words
 
 
@@ -26,6 +27,11 @@ class SipSettings(Group):
         default="",
         description="Where SIP calls are answered: an IPv4 address and a port, `127.0.0.1:5060`. "
         "Empty: no phone.",
+    )
+    registrar: str = Field(
+        default="",
+        description="A PBX to be an extension of, `192.0.2.10` or `pbx.example.org:5080;transport=tcp`; "
+        "it may call, and with it nobody but those named in the next setting.",
     )
     trusted: Words = Field(
         default=(),
@@ -58,10 +64,28 @@ class SipSettings(Group):
     ring_s: float = Field(default=0, ge=0, le=60, description="Seconds for which it rings before we answer.")
     destinations: Words = Field(
         default=(),
-        description="Whom `parley call` may call: `USER@HOST` with `*` for any characters, parted by commas. "
+        description="Whom Parley may call: `USER@HOST` with `*` for any characters, parted by commas. An "
+        "agent's `may_call` must name them, too. Empty: nobody.",
+    )
+    api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Who knows it may have calls placed by HTTP (`POST /api/calls`), at least 16 characters. "
         "Empty: nobody.",
     )
-    username: str = Field(default="", description="Who we say we are where we call.")
+    max_placed: int = Field(
+        default=2, ge=1, le=1000, description="Calls placed by HTTP at once, among `PARLEY_MAX_CALLS`."
+    )
+    calls_a_minute: int = Field(
+        default=10, ge=1, le=10_000, description="Calls placed by HTTP in any minute."
+    )
+    calls_a_destination: int = Field(
+        default=5, ge=1, le=10_000, description="Calls placed by HTTP to one address in any hour."
+    )
+    username: str = Field(
+        default="",
+        validate_default=True,
+        description="Who we say we are where we call, and the extension's name at the registrar.",
+    )
     password: SecretStr = Field(
         default=SecretStr(""), description="... and the password, where one is asked for."
     )
@@ -80,12 +104,34 @@ class SipSettings(Group):
                 raise ValueError("an IPv4 address and a port, such as 127.0.0.1:5060")
         return listen
 
+    @field_validator("registrar")
+    @classmethod
+    def _pbx(cls, registrar: str) -> str:
+        if registrar:
+            Registrar.parse(registrar)  # its ValueError says how
+        return registrar
+
+    @field_validator("username")
+    @classmethod
+    def _extension(cls, username: str, info: ValidationInfo) -> str:
+        if info.data.get("registrar") and not username:
+            raise ValueError("needed to be registered: the extension's name")
+        return username
+
+    @field_validator("api_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        said = key.get_secret_value()
+        if said and (len(said) < 16 or not said.isascii()):
+            raise ValueError("at least 16 characters, of ASCII: whoever guesses it can place calls")
+        return key
+
     @field_validator("trusted")
     @classmethod
     def _networks(cls, trusted: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         networks = tuple(str(IPv4Network(network)) for network in trusted)  # its ValueError names the fault
         host = str(info.data.get("listen", "")).rpartition(":")[0]
-        if host and not networks and not IPv4Address(host).is_loopback:
+        if host and not networks and not info.data.get("registrar") and not IPv4Address(host).is_loopback:
             raise ValueError(f"nobody is trusted, and {host} can be reached by others; name who may call")
         if len(networks) > 64:
             raise ValueError("at most 64 networks")
@@ -115,7 +161,7 @@ class SipSettings(Group):
 
     @property
     def networks(self) -> list[str]:
-        """Whose packets are let in."""
-        if self.host and IPv4Address(self.host).is_loopback:
+        """Whose packets are let in, besides the registrar's."""
+        if not self.registrar and self.host and IPv4Address(self.host).is_loopback:
             return ["0.0.0.0/0"]  # only this machine gets there, by whichever of its addresses
         return list(self.trusted)

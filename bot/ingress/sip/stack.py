@@ -3,7 +3,8 @@
 Its ways that this module is built around (0.5): one user agent for each transport, since a request that comes
 by another is answered 404; ``answer(video=True)``, since without it every answer is followed by a re-INVITE
 of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else; audio is
-polled.
+polled; what happens to a call of ours while ``dial`` is still on its way back (a connection refused at once)
+is told to nobody but those who listen to the whole stack.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from loguru import logger
 
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.pacing import Intake, Outbox
+from bot.ingress.sip.registrar import Registrar
+from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.resampler import Resampler
 from bot.ingress.sip.trust import attach, own_sockets
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
@@ -106,7 +109,10 @@ class Stack:
         self._runtime = Runtime()
         self._agents: dict[str, UserAgent] = {}
         self._lines: dict[str, Line] = {}
+        self._dialing: dict[str, bool] = {}  # calls of ours the stack has no name for yet: still wanted?
         self._tasks: set[asyncio.Task[None]] = set()
+        self._registrar: Registrar | None = None
+        self._registration: Registration | None = None
         self.died = asyncio.Event()
 
     async def start(self, wanted: m.Configure) -> m.Listening:
@@ -130,12 +136,9 @@ class Stack:
         except BaresipError as error:
             where = f"{wanted.host}:{wanted.port}"
             raise StackError(f"cannot listen on {where}: {error}; PARLEY_SIP__LISTEN chooses") from None
-        sockets = 0
         networks = [IPv4Network(network) for network in wanted.trusted]
-        for found in own_sockets(wanted.port):
-            attach(found, networks)  # before there is anybody to answer
-            sockets += 1
-        if sockets < len(wanted.transports):
+        # Before there is anybody to answer.
+        if self._trust(wanted.port, networks) < len(wanted.transports):
             raise StackError(f"cannot listen on {wanted.host}:{wanted.port} for all transports")
         for transport in wanted.transports:
             account = Account(
@@ -150,7 +153,40 @@ class Stack:
             agent = await UserAgent.create(self._runtime, account, transfer_policy="reject")
             agent.on_incoming(self._incoming)
             self._agents[transport] = agent
+        if wanted.registrar:
+            await self._be_extension(wanted, networks)
         return m.Listening(wanted.host, wanted.port)
+
+    async def _be_extension(self, wanted: m.Configure, networks: list[IPv4Network]) -> None:
+        registrar = self._registrar = Registrar.parse(wanted.registrar)
+        account = Account(
+            user=wanted.username,
+            domain=registrar.domain,
+            password=wanted.password,
+            reg_interval=EXPIRES_S,
+            transport="tcp" if registrar.transport == "tcp" else "udp",
+            audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
+        )
+        agent = await UserAgent.create(self._runtime, account, transfer_policy="reject")
+        agent.on_incoming(self._incoming)
+        self._agents[registrar.domain] = agent
+        self._registration = Registration(
+            agent, registrar, lambda found: self._trust(wanted.port, [*networks, *found]), self._send
+        )
+
+    def _trust(self, port: int, networks: list[IPv4Network]) -> int:
+        """Let only these reach the listening sockets. How many there are."""
+        sockets = 0
+        for found in own_sockets(port):
+            attach(found, networks)
+            sockets += 1
+        return sockets
+
+    async def stay_registered(self) -> None:
+        """Where we are an extension, until cancelled."""
+        if self._registration is not None:
+            await self._registration.run()
+        await asyncio.Future()
 
     async def run(self) -> None:
         """Move audio until cancelled."""
@@ -181,6 +217,8 @@ class Stack:
             self._do(line.call_id, line.call.hangup())
         if self._lines:
             await asyncio.sleep(CLOSE_S)
+        if self._registration is not None:
+            await self._registration.leave()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runtime.close()
 
@@ -189,11 +227,14 @@ class Stack:
     def handle(self, order: m.ToWorker) -> None:
         """Do it; what comes of it is told later. Orders for a call that is gone are late, not wrong."""
         if isinstance(order, m.Dial):
+            self._dialing[order.call] = True
             self._do(order.call, self._dial(order))
             return
         assert not isinstance(order, m.Configure)
         line = self._lines.get(order.call)
         if line is None:
+            if isinstance(order, m.HangUp) and order.call in self._dialing:
+                self._dialing[order.call] = False
             if isinstance(order, m.Hold | m.SendDigits | m.Transfer):
                 self._send(m.Outcome(order.call, order.number, "the call is over"))
             return
@@ -216,16 +257,27 @@ class Stack:
 
     async def _dial(self, order: m.Dial) -> None:
         transport = "tcp" if "transport=tcp" in order.uri.lower() else "udp"
+        if self._registrar is not None and self._registrar.names(order.uri):
+            transport = self._registrar.domain  # as its extension
         agent = self._agents.get(transport)
-        if agent is None:
-            self._send(m.Closed(order.call, f"{transport} is not among the transports"))
-            return
+        missed: list[StackEvent] = []  # what happens before there is a call to listen to
+        hear = missed.append
+        self._runtime.subscribe(hear)
         try:
-            call = await agent.dial(order.uri)
+            if agent is None:
+                raise ValueError(f"{transport} is not among the transports")
+            call = await agent.dial(order.uri, headers=order.headers)
         except (BaresipError, ValueError) as error:
             self._send(m.Closed(order.call, str(error)))
             return
+        finally:
+            self._runtime.unsubscribe(hear)
+            wanted = self._dialing.pop(order.call)
         self._watch(order.call, call)
+        for event in missed:
+            call._on_stack_event(event)  # its state, too, is made of these; of other calls' it takes none
+        if not wanted:
+            await call.hangup()
 
     def _do(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
         """Beside the rest; a fault in it is this call's alone."""

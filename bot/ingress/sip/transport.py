@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from loguru import logger
 from pipecat.audio.dtmf.types import KeypadEntry
@@ -21,6 +24,8 @@ from pipecat.transports.base_transport import BaseTransport, TransportParams
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.leg import SipLeg
 from model_runtime.protocol import INPUT_RATE
+
+APART_EVERY_S = 1.0  # between two frames of silence for a call that is kept apart: so that it is not dead
 
 _KEYS = {key.value for key in KeypadEntry}
 
@@ -57,12 +62,20 @@ class _Input(BaseInputTransport):
             await self.cancel_task(listening)
 
     async def _listen(self) -> None:
+        silent_at = 0.0
         async for event in self._transport.leg.events():
+            together = self._transport.together.is_set()
             match event:
                 case m.Heard(pcm=pcm):
-                    if pcm:
+                    if pcm and not together and time.monotonic() > silent_at + APART_EVERY_S:
+                        silent_at = time.monotonic()
+                        await self.push_audio_frame(InputAudioRawFrame(bytes(m.HEARD_BYTES), INPUT_RATE, 1))
+                    elif pcm and together:
+                        pcm = bytes(len(pcm)) if self._transport.deaf else pcm
                         await self.push_audio_frame(InputAudioRawFrame(pcm, INPUT_RATE, 1))
-                case m.Digit(digit=digit):
+                case m.Digit(digit=digit) if self._transport.on_key:
+                    self._transport.on_key(digit)
+                case m.Digit(digit=digit) if together:
                     logger.info("a key was pressed")  # not which: it may be a PIN or a card number
                     if digit in _KEYS:  # A to D are on no phone that people have
                         await self.push_frame(InputDTMFFrame(KeypadEntry(digit)))
@@ -88,6 +101,7 @@ class _Output(BaseOutputTransport):
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         if not frame.audio:  # the fader kept it: the answer is over
             return True
+        await self._transport.together.wait()
         return await self._transport.leg.speak(frame.audio)
 
 
@@ -97,10 +111,24 @@ class SipTransport(BaseTransport):
     Event handlers ``on_client_connected`` and ``on_client_disconnected`` get the leg as their client.
     """
 
-    def __init__(self, leg: SipLeg, params: TransportParams) -> None:
-        """``params`` at the engine's rates: see ``pipeline.call.transport_params``."""
+    def __init__(
+        self,
+        leg: SipLeg,
+        params: TransportParams,
+        on_key: Callable[[str], None] | None = None,
+        deaf: bool = False,
+    ) -> None:
+        """``params`` at the engine's rates: see ``pipeline.call.transport_params``.
+
+        ``on_key`` gets the keys that are pressed, in place of the call; ``deaf``: whatever is said is
+        silence, at its pace.
+        """
         super().__init__()
         self.leg = leg
+        self.on_key = on_key
+        self.deaf = deaf
+        self.together = asyncio.Event()  # cleared: the call and the far end do not hear each other
+        self.together.set()
         # A write that waits is a hold, which may last; the end of the leg ends it.
         params = params.model_copy(update={"audio_out_write_timeout_secs": None})
         self._input = _Input(self, params)
@@ -115,6 +143,19 @@ class SipTransport(BaseTransport):
     def output(self) -> BaseOutputTransport:
         """Its end."""
         return self._output
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Meanwhile somebody else speaks on the leg.
+
+        What the call says waits, as in a hold. Its clock, which counts what it hears, nearly stands still, so
+        that nobody is taken for silent; a key that is pressed is for nobody.
+        """
+        self.together.clear()
+        try:
+            yield
+        finally:
+            self.together.set()
 
     async def happened(self, event: str) -> None:
         """Tell whoever listens for ``event``."""

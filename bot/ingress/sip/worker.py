@@ -63,7 +63,10 @@ async def _work(channel: _Channel) -> int:
         channel.send(m.Failed(str(error)))
         await channel.flush()
         return CANNOT_START
-    work = (stack.run(), stack.beat(), _serve(channel, stack, orders), stack.died.wait(), _told_to_stop())
+    work = (
+        *(stack.run(), stack.beat(), stack.stay_registered()),
+        *(_serve(channel, stack, orders), stack.died.wait(), _told_to_stop()),
+    )
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

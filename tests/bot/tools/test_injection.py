@@ -159,7 +159,7 @@ class Switchboard(Ear):
     async def end(self, reason: str, text: str) -> None:
         self._effects.append(reason)
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None = None) -> None:
         if not target.startswith("sip:"):
             raise CannotTransfer(target)
         self._effects.append(target)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot.settings import ToolSettings
+from bot.tools.function import BadTool
 from pipeline.tools.tool import ToolError
 from tests.bot.tools.kit import toolbox, use
 from tests.bot.tools.provider import HOSTILE, Answer, Provider, Raw, head, provider
@@ -210,8 +211,8 @@ class Caller:
     async def hang_up(self) -> None:
         self.done.append("hung up")
 
-    async def transfer(self, target: str) -> None:
-        self.done.append(target)
+    async def transfer(self, target: str, briefing: str | None = None) -> None:
+        self.done.append(target if briefing is None else f"{target}: {briefing}")
 
 
 TRANSFER = {
@@ -232,6 +233,26 @@ async def test_a_caller_is_put_through_to_those_named_and_nobody_else() -> None:
         for target in ("+19005550100", "sip:s@x", "Sales", "", ["sales"]):
             assert not (await use(box.tools(), "transfer", line, to=target)).ok
     assert line.done == ["sip:s@x"]
+
+
+async def test_whoever_takes_a_caller_is_told_what_it_is_about_if_the_agent_says_so() -> None:
+    line = Caller()
+    options = {"targets": {"sales": "sip:s@x"}, "warm": True, "briefing": "A caller. {about} Do you?"}
+    async with toolbox(tools=[{"name": "transfer", "policy": "allow", "options": options}]) as box:
+        await use(box.tools(), "transfer", line, to="sales", about=" They want\na {tent}. " + "x" * 500)
+        await use(box.tools(), "transfer", line, to="sales")
+    told, untold = line.done
+    assert told.startswith("sip:s@x: A caller. They want a {tent}. xxx")
+    assert len(told) < 450
+    assert untold == "sip:s@x: A caller. They did not say what it is about. Do you?"
+
+
+@pytest.mark.parametrize("briefing", ["A caller.", "{about} {about}", "{about} {0}", ""])
+async def test_a_briefing_that_does_not_say_what_it_is_about_is_refused(briefing: str) -> None:
+    options = {"targets": {"sales": "sip:s@x"}, "warm": True, "briefing": briefing}
+    with pytest.raises(BadTool, match="about"):
+        async with toolbox(tools=[{"name": "transfer", "policy": "allow", "options": options}]):
+            pass
 
 
 async def test_hanging_up_is_the_lines_affair() -> None:

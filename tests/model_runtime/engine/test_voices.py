@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from model_runtime.engine.refusal import Refusal
+from model_runtime.engine.voices import KEPT
 from model_runtime.library.entry import About, codec_of
 from model_runtime.library.shelf import put
 from model_runtime.protocol import Close, Error, Open, Opened, Respond, SetVoice, Speech
-from model_runtime.speaking.voice import Voice
+from model_runtime.speaking.voice import Voice, VoiceError
 from tests.model_runtime.engine.live import running
 from tests.model_runtime.engine.rig import GREEDY, Rig, model
 
@@ -85,3 +87,58 @@ def test_what_it_cannot_use_is_refused_in_words_and_harms_nobody(
     assert {name for name in ("strange", "torn", "carl") if name in caplog.text} == {"strange", "torn"}
     with pytest.raises(Exception, match=r"prepared for another checkpoint \(Step-Audio-2-mini\)"):
         rig.send(SetVoice("strange"))
+
+
+def file_of(folder: Path, name: str, seed: int, **more: str) -> bytes:
+    """The file of a voice that some other machine has in its folder."""
+    add(folder / "elsewhere", name, seed, **more)
+    return (folder / "elsewhere" / f"{name}.safetensors").read_bytes()
+
+
+def test_a_call_brings_the_voice_that_the_engine_does_not_have(tmp_path: Path) -> None:
+    add(tmp_path, "carl", 7)
+    from_its_folder = spoken(Rig(Open("test", voice="carl", sampling=GREEDY), voices=tmp_path))
+    timbre = file_of(tmp_path, "carl", 7)
+    opened = Rig(Open("test", voice="carl", sampling=GREEDY, timbre=timbre))
+    assert (opened.last(Opened).voice, opened.last(Opened).voices) == ("carl", ["anna", "bert"])
+    assert spoken(opened) == from_its_folder
+    changed = Rig(Open("test", voice="anna", sampling=GREEDY))
+    changed.send(SetVoice("carl", timbre))
+    assert spoken(changed) == from_its_folder
+
+
+def test_it_is_that_calls_alone_and_taken_in_once_for_all_who_bring_it(tmp_path: Path) -> None:
+    rig = Rig()
+    timbre = file_of(tmp_path, "carl", 7)
+    voice = rig.kit.voices.find("carl", timbre)
+    assert rig.kit.voices.find("carl", timbre) is voice
+    assert rig.kit.voices.find("carl", file_of(tmp_path, "carl", 8)) is not voice  # of that name, another one
+    with pytest.raises(VoiceError, match="no voice 'carl'"):
+        rig.kit.voices.find("carl")
+    files = [file_of(tmp_path, "v", seed) for seed in range(KEPT)]
+    others = [rig.kit.voices.find("v", file) for file in files]
+    assert [rig.kit.voices.find("v", file) for file in files] == others
+    assert rig.kit.voices.find("carl", timbre) is not voice  # given up meanwhile
+
+
+def test_the_engines_own_are_spoken_in_whatever_is_brought(tmp_path: Path) -> None:
+    add(tmp_path, "carl", 7)
+    rig = Rig(voices=tmp_path)
+    own = rig.kit.voices.find("carl")
+    other = file_of(tmp_path, "carl", 8)
+    assert rig.kit.voices.find("carl", other) is own
+    assert rig.kit.voices.find("anna", other) is model().voices["anna"]
+
+
+def test_a_brought_one_that_is_no_good_is_refused_in_words_and_ends_nothing(tmp_path: Path) -> None:
+    rig = Rig()
+    good = file_of(tmp_path, "carl", 7)
+    for timbre, says in (
+        (b"torn", "does not say which checkpoint"),
+        (good[:-1], "cannot be read as a voice file"),
+        (file_of(tmp_path, "carl", 7, codec="0" * 16, checkpoint="mini"), r"another checkpoint \(mini\)"),
+    ):
+        with pytest.raises(Refusal, match=f"'carl' that was brought along.*{says}") as refused:
+            rig.send(SetVoice("carl", timbre))
+        assert (refused.value.error.code, refused.value.error.fatal) == ("voice", False)
+    assert spoken(rig)

@@ -38,7 +38,7 @@ class NoLine:
     async def hang_up(self) -> None:
         raise AssertionError
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None = None) -> None:
         raise AssertionError(target)
 
 

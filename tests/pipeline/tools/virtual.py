@@ -239,7 +239,7 @@ class Ear:
     async def end(self, reason: str, text: str) -> None:
         raise AssertionError("no tool here ends the call")
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, briefing: str | None = None) -> None:
         raise CannotTransfer(target)
 
 

@@ -1,0 +1,222 @@
+"""Calls placed by the running Parley for whoever may ask: which are placed, and what has become of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Protocol
+
+from loguru import logger
+
+from bot.calls import Calls, Refused
+from bot.ingress.sip.destinations import Destination, NotCallable, check_headers, check_listed, parsed
+from bot.ingress.sip.leg import LegError
+from bot.ingress.sip.phone import Phone
+from bot.ingress.sip.placed import PhoneCaller, PlacedCall, State
+from bot.ingress.sip.rates import Rate
+from bot.ingress.sip.settings import SipSettings
+from bot.settings import variable
+from pipeline.call import STOPPING
+
+KEPT_S = 24 * 3600.0  # for which a call that is over is still told of, and a repeated request is one
+KEPT = 10_000  # ... and how many at most, about 1 kB each
+
+
+class Caller(PhoneCaller, Protocol):
+    """An agent who calls, and whom it may call."""
+
+    @property
+    def may_call(self) -> tuple[str, ...]:
+        """Patterns of addresses."""
+
+    @property
+    def where(self) -> str:
+        """Where those stand, for a person."""
+
+
+CallerOf = Callable[[str, Mapping[str, str]], Caller]
+"""The caller of an agent's name, its variables filled in. Raises ``NotCallable``."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call that somebody asks for."""
+
+    to: str
+    agent: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+class TooMany(Refused):
+    """More calls than the limits allow."""
+
+
+class OtherRequest(Exception):  # noqa: N818 - the asker's fault
+    """The idempotency key stands for another request."""
+
+
+@dataclass
+class _Entry:
+    asked: Asked
+    to: str
+    call: PlacedCall
+    at: float  # monotonic
+    times: dict[str, str] = field(default_factory=dict)
+
+
+class Placing:
+    """One for the process. Everything is refused that nothing allows."""
+
+    def __init__(
+        self,
+        settings: SipSettings,
+        calls: Calls,
+        phone: Phone,
+        caller_of: CallerOf,
+        ready: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``calls`` counts these among all; ``ready``: whether the engine could take a call now."""
+        self._settings = settings
+        self._calls = calls
+        self._phone = phone
+        self._caller_of = caller_of
+        self._ready = ready
+        self._clock = clock
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._by_key: dict[str, str] = {}
+        self._a_minute = Rate(settings.calls_a_minute, 60.0)
+        self._a_destination = Rate(settings.calls_a_destination, 3600.0)
+
+    def place(self, asked: Asked, key: str = "") -> str:
+        """Call, and return at once: the call's id. With a ``key`` seen before, the id of that call.
+
+        Raises ``NotCallable``, ``OtherRequest``, ``TooMany`` and ``Refused``.
+        """
+        self._forget()
+        if key in self._by_key:
+            call_id = self._by_key[key]
+            if self._entries[call_id].asked != asked:
+                raise OtherRequest
+            return call_id
+        caller, to = self._allowed(asked)
+        self._check_room(to)
+        if not self._ready():
+            raise Refused("engine_not_ready", "The speech model is not ready.", retry_s=2)
+        place = self._calls.admit()
+        try:
+            leg = self._phone.dial(to.uri, asked.headers)
+        except LegError as error:
+            place.release()
+            raise Refused("phone_not_ready", str(error), retry_s=2) from None
+        now = self._clock()
+        self._a_minute.count("", now)
+        self._a_destination.count(to.address, now)
+        call_id = leg.call_id
+
+        def tell(state: State) -> None:
+            entry.times[state] = _wall()
+            logger.info("{}: {} {}", call_id, to.address, state)
+
+        call = PlacedCall(leg, caller, tell)
+        entry = self._entries[call_id] = _Entry(asked, to.uri, call, now, {"dialing": _wall()})
+        if key:
+            self._by_key[key] = call_id
+
+        async def run() -> None:
+            await call.run()
+
+        self._calls.start(place, call_id, run, lambda: call.end(STOPPING))
+        return call_id
+
+    def told(self, call_id: str) -> dict[str, Any] | None:
+        """What has become of a call; None: there is none of that id."""
+        self._forget()
+        entry = self._entries.get(call_id)
+        if entry is None:
+            return None
+        call, times = entry.call, entry.times
+        return {
+            "id": call_id,
+            "to": entry.to,
+            "agent": entry.asked.agent,
+            "state": call.state,
+            "answered_by": call.answered_by,
+            "reason": call.reason if call.state == "ended" else "",
+            "detail": call.detail,
+            "placed_at": times["dialing"],
+            "answered_at": times.get("answered"),
+            "ended_at": times.get("ended"),
+        }
+
+    async def hang_up(self, call_id: str) -> bool:
+        """End a call, soon; harmless when it is over. False: there is none of that id."""
+        entry = self._entries.get(call_id)
+        if entry is None:
+            return False
+        if entry.call.state != "ended":
+            await entry.call.end("hung-up-by-api")
+        return True
+
+    def _allowed(self, asked: Asked) -> tuple[Caller, Destination]:
+        to = parsed(asked.to)
+        check_headers(asked.headers)
+        caller = self._caller_of(asked.agent, asked.variables)
+        check_listed(to, self._settings.destinations, variable("sip", "destinations"))
+        check_listed(to, caller.may_call, caller.where)
+        if not to.over_tcp and not _heard(to.host, self._settings.networks):
+            raise NotCallable(
+                "not_trusted",
+                f"{to.host} is in none of the networks of {variable('sip', 'trusted')}, so its answers would "
+                "not be let in; add it there, or call with ;transport=tcp.",
+            )
+        return caller, to
+
+    def _check_room(self, to: Destination) -> None:
+        placed = sum(entry.call.state != "ended" for entry in self._entries.values())
+        if placed >= self._settings.max_placed:
+            raise TooMany(
+                "too_many_placed", f"{placed} placed calls go on, which is the most there may be.", retry_s=10
+            )
+        now = self._clock()
+        if wait := self._a_minute.wait_s("", now):
+            raise TooMany(
+                "rate",
+                f"{self._settings.calls_a_minute} calls were placed in the last minute.",
+                math.ceil(wait),
+            )
+        if wait := self._a_destination.wait_s(to.address, now):
+            raise TooMany(
+                "destination_rate",
+                f"{to.address} was called {self._settings.calls_a_destination} times in the last hour.",
+                math.ceil(wait),
+            )
+
+    def _forget(self) -> None:
+        """Calls that have been over for long enough."""
+        for call_id, entry in list(self._entries.items()):
+            old = self._clock() - entry.at > KEPT_S or len(self._entries) > KEPT
+            if not old:
+                break
+            if entry.call.state == "ended":
+                del self._entries[call_id]
+                self._by_key = {key: kept for key, kept in self._by_key.items() if kept != call_id}
+
+
+def _heard(host: str, networks: list[str]) -> bool:
+    """Whether packets from ``host`` are let in; a name is believed, since only the stack looks it up."""
+    try:
+        address = IPv4Address(host)
+    except ValueError:
+        return True
+    return any(address in IPv4Network(network) for network in networks)
+
+
+def _wall() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,219 @@
+"""Having calls placed: what is refused and how, what is told, what a repeated request does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from bot.calls import Calls, Refused
+from bot.ingress.sip.destinations import NotCallable
+from bot.ingress.sip.leg import LegError
+from bot.ingress.sip.phone import WorkerLeg
+from bot.ingress.sip.placing import KEPT_S, Asked, OtherRequest, Placing, TooMany
+from bot.ingress.sip.settings import SipSettings
+from tests.bot.scripted_leg import FarEnd, SilentCaller, eventually
+
+ALICE = Asked("sip:alice@pbx.example", "test")
+
+
+class ScriptedPhone:
+    """Dials nobody."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self.dialled: list[tuple[str, dict[str, str]]] = []
+        self.far: list[FarEnd] = []
+
+    def dial(self, uri: str, headers: Mapping[str, str]) -> WorkerLeg:
+        if self.fault:
+            raise LegError(self.fault)
+        self.dialled.append((uri, dict(headers)))
+        self.far.append(FarEnd(f"call-{len(self.far)}"))
+        return self.far[-1].leg
+
+
+class Desk:
+    """A ``Placing`` and all it works with."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = 0.0
+        self.ready = True
+        self.calls = Calls(3)
+        self.phone = ScriptedPhone()
+        self.agent = SilentCaller()
+        allowed: dict[str, Any] = {
+            "listen": "127.0.0.1:5060",
+            "destinations": "*@pbx.example",
+            "max_placed": 3,
+        } | settings
+        self.placing = Placing(
+            SipSettings(**allowed),
+            self.calls,
+            self.phone,  # type: ignore[arg-type]
+            self._caller,
+            lambda: self.ready,
+            lambda: self.now,
+        )
+
+    def _caller(self, name: str, values: Mapping[str, str]) -> SilentCaller:
+        if name != "test":
+            raise NotCallable("agent", "There is no such agent here.")
+        return self.agent
+
+    def told(self, call_id: str) -> dict[str, Any]:
+        told = self.placing.told(call_id)
+        assert told is not None
+        return told
+
+    async def over(self, call_id: str) -> None:
+        await eventually(lambda: self.told(call_id)["state"] == "ended", "the end")
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def desk(**settings: Any) -> AsyncIterator[Desk]:
+    made = Desk(**settings)
+    try:
+        yield made
+    finally:
+        await made.calls.drain(5)
+        assert made.calls.taken == 0
+
+
+async def test_a_call_is_told_of_from_its_ring_to_its_end() -> None:
+    async with desk() as here:
+        call_id = here.placing.place(Asked(ALICE.to, "test", {"X-Order": "7"}))
+        assert here.phone.dialled == [("sip:alice@pbx.example", {"X-Order": "7"})]
+        assert (here.told(call_id)["state"], here.calls.taken) == ("dialing", 1)
+        far = here.phone.far[0]
+        far.rings()
+        await eventually(lambda: here.told(call_id)["state"] == "ringing", "the ring")
+        far.answers()
+        await eventually(lambda: here.told(call_id)["state"] == "answered", "the answer")
+        far.refuses("Connection reset by peer")
+        await here.over(call_id)
+        told = here.told(call_id)
+        assert (told["reason"], told["answered_by"], told["agent"]) == ("hung-up", None, "test")
+        assert told["placed_at"] <= told["answered_at"] <= told["ended_at"]
+        assert here.calls.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings", "code"),
+    [
+        (Asked("alice", "test"), {}, "bad_address"),
+        (Asked(ALICE.to, "test", {"Via": "evil"}), {}, "bad_header"),
+        (Asked(ALICE.to, "nobody"), {}, "agent"),
+        (ALICE, {"destinations": ""}, "destination"),
+        (Asked("sip:alice@elsewhere.example", "test"), {}, "destination"),
+        (
+            Asked("sip:alice@203.0.113.1", "test"),
+            {"listen": "192.0.2.1:5060", "trusted": "192.0.2.0/24", "destinations": "*@*"},
+            "not_trusted",
+        ),
+    ],
+)
+async def test_what_nothing_allows_is_refused_and_costs_nothing(
+    asked: Asked, settings: dict[str, str], code: str
+) -> None:
+    async with desk(**settings) as here:
+        with pytest.raises(NotCallable) as refused:
+            here.placing.place(asked)
+        assert (refused.value.code, here.calls.taken, here.phone.dialled) == (code, 0, [])
+
+
+async def test_an_agent_calls_only_those_of_its_own_list() -> None:
+    async with desk() as here:
+        here.agent.may_call = ()
+        with pytest.raises(NotCallable, match="may_call of the agent test") as refused:
+            here.placing.place(ALICE)
+        assert refused.value.code == "destination"
+
+
+async def test_by_tcp_and_by_name_answers_come_in_wherever_they_are_from() -> None:
+    networks = {"listen": "192.0.2.1:5060", "trusted": "192.0.2.0/24", "destinations": "*@*"}
+    async with desk(**networks) as here:
+        for to in ("a@203.0.113.1;transport=tcp", "a@pbx.example", "a@192.0.2.7"):
+            here.placing.place(Asked(to, "test"))
+
+
+async def test_there_is_an_end_to_how_many_are_placed_at_once_in_a_minute_and_to_one() -> None:
+    async with desk(max_placed=1, calls_a_minute=3, calls_a_destination=2) as here:
+
+        async def call(to: str) -> None:
+            call_id = here.placing.place(Asked(f"{to}@pbx.example", "test"))
+            here.phone.far[-1].refuses("486 Busy Here")
+            await here.over(call_id)
+            assert here.told(call_id)["reason"] == "refused:486"
+
+        going_on = here.placing.place(Asked("bob@pbx.example", "test"))
+        with pytest.raises(TooMany) as refused:
+            here.placing.place(ALICE)
+        assert refused.value.code == "too_many_placed"
+        assert await here.placing.hang_up(going_on)
+        await here.over(going_on)
+        assert here.told(going_on)["reason"] == "hung-up-by-api"
+        await call("alice")
+        await call("alice")
+        with pytest.raises(TooMany, match="in the last minute") as refused:
+            here.placing.place(Asked("carol@pbx.example", "test"))
+        assert (refused.value.code, refused.value.retry_s) == ("rate", 60)
+        here.now = 61.0
+        with pytest.raises(TooMany, match="was called 2 times") as refused:
+            here.placing.place(ALICE)
+        assert (refused.value.code, refused.value.retry_s) == ("destination_rate", 3539)
+        await call("carol")
+
+
+async def test_others_calls_count_too_and_a_phone_or_engine_that_is_not_there_is_named() -> None:
+    async with desk() as here:
+        here.ready = False
+        with pytest.raises(Refused, match="speech model"):
+            here.placing.place(ALICE)
+        here.ready = True
+        here.phone.fault = "The phone is being started."
+        with pytest.raises(Refused, match="The phone is being started") as refused:
+            here.placing.place(ALICE)
+        assert (refused.value.code, here.calls.taken) == ("phone_not_ready", 0)
+        here.phone.fault = ""
+        callers = [here.calls.admit() for _ in range(3)]
+        with pytest.raises(Refused) as refused:
+            here.placing.place(ALICE)
+        assert refused.value.code == "full"
+        for place in callers:
+            place.release()
+
+
+async def test_a_request_sent_again_rings_nobody_twice() -> None:
+    async with desk(calls_a_minute=1) as here:
+        call_id = here.placing.place(ALICE, "key")
+        assert here.placing.place(Asked("sip:alice@pbx.example", "test"), "key") == call_id
+        with pytest.raises(OtherRequest):
+            here.placing.place(Asked("sip:bob@pbx.example", "test"), "key")
+        with pytest.raises(TooMany):
+            here.placing.place(ALICE, "another key")
+        assert len(here.phone.dialled) == 1
+
+
+async def test_what_is_over_for_long_is_forgotten_and_its_key_with_it() -> None:
+    async with desk() as here:
+        first, second = here.placing.place(ALICE, "key"), here.placing.place(ALICE)
+        here.phone.far[0].refuses("603 Decline")
+        await here.over(first)
+        here.now = KEPT_S + 1
+        assert here.placing.told(first) is None
+        assert not await here.placing.hang_up(first)
+        assert here.told(second)["state"] == "dialing"  # goes on, however old
+        assert here.placing.place(ALICE, "key") not in (first, second)
+
+
+async def test_when_parley_stops_calls_that_still_ring_are_given_up() -> None:
+    async with desk() as here:
+        call_id = here.placing.place(ALICE)
+        await asyncio.sleep(0)
+        await here.calls.drain(5)
+        assert here.told(call_id)["reason"] == "stopping"
