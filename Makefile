@@ -49,6 +49,7 @@ test: packages check  ## check and run the tests
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
 test-all: packages check  ## the tests, and the slow ones
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,training,ray]'
 	$(BIN)/python -m pytest -q --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
