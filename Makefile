@@ -12,8 +12,8 @@ PURE_CORE := \
   bot/variables.py bot/voices/ranking.py \
   infra/sip/render.py infra/sip/settings.py \
   model_runtime/chat.py model_runtime/interleave.py model_runtime/protocol.py model_runtime/tokens.py \
-  pipeline/answering_machine.py pipeline/keypad.py pipeline/ledger.py pipeline/segmenter.py \
-  pipeline/tones.py pipeline/turns.py \
+  pipeline/answering_machine.py pipeline/interjection.py pipeline/keypad.py pipeline/ledger.py \
+  pipeline/segmenter.py pipeline/tones.py pipeline/turns.py \
   pipeline/tools/consent.py pipeline/tools/ledger.py pipeline/tools/permission.py
 nothing :=
 space := $(nothing) $(nothing)
@@ -49,6 +49,7 @@ test: packages check  ## check and run the tests
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
 test-all: packages check  ## the tests, and the slow ones
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,training,ray]'
 	$(BIN)/python -m pytest -q --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
