@@ -226,19 +226,23 @@ async def test_when_nobody_waits_any_more_the_human_is_let_go(how: str) -> None:
     assert scene.calls[0].over.is_set()
 
 
-async def test_after_the_bots_part_the_two_are_joined_and_both_are_ended() -> None:
+@pytest.mark.parametrize("ends", ["the caller", "an operator"])
+async def test_after_the_bots_part_the_two_are_joined_and_both_are_ended(ends: str) -> None:
     scene = Scene()
     (await scene.asked())("1")
     await scene.going
     bots = Consultation("")
     call = PhoneCall(bots, scene.leg, scene.warm)
     running = asyncio.create_task(call.run())
-    await call.end()
+    bots.over.set()
     scene.leg.hear(3)
     await eventually(lambda: bool(scene.human.spoken))
     await call.end("stopping")  # they may finish
     await asyncio.sleep(0.02)
     assert not running.done()
-    scene.leg.hang_up()
+    if ends == "the caller":
+        scene.leg.hang_up()
+    else:
+        await call.end("hung-up-by-api")
     assert (await asyncio.wait_for(running, 5)).reason == "ended"
     assert scene.human.hung_up
