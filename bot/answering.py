@@ -20,13 +20,14 @@ from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
-from bot.remembering import open_memory
+from bot.remembering import callers_voice, open_memory
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
 from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
+from pipeline.chosen_voice import Favourite
 from pipeline.interjection import Kinds
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
@@ -78,7 +79,8 @@ class Answering:
         fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
         transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
         warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
-        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm))
+        favourite = callers_voice(self.memory, self.agent, leg.peer)
+        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm), favourite)
         return self.attend(PhoneCall(call, leg, warm))
 
     def consultation(
@@ -93,7 +95,16 @@ class Answering:
             greeting=briefing,
             voice=self._voice,
         )
-        return Call(transport, fader, self.engine.url, agent, self._call_settings, on_event, leg.call_id)
+        return Call(
+            transport,
+            fader,
+            self.engine.url,
+            agent,
+            self._call_settings,
+            on_event,
+            leg.call_id,
+            timbres=self.voices.timbre,
+        )
 
     def has_voice(self, name: str) -> bool:
         """Whether calls can speak so: the engine has the voice, or can be given it."""
@@ -106,6 +117,7 @@ class Answering:
         call_id: str,
         record: CallRecord,
         transfer: Transfer | None = None,
+        favourite: Favourite | None = None,
     ) -> Call:
         """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
         agent = self.agent
@@ -131,6 +143,7 @@ class Answering:
             record=record,
             transfer=transfer,
             timbres=self.voices.timbre,
+            favourite=favourite,
         )
 
     @property
