@@ -33,6 +33,7 @@ def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str
         rtp_timeout_s=settings.rtp_timeout_s,
         username=settings.username,
         password=settings.password.get_secret_value(),
+        referrals=list(settings.referrals),
         registrar="" if listen else settings.registrar,  # nobody else is our extension
     )
 
