@@ -35,6 +35,7 @@ def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str
         headers=[*EDGE, *settings.headers],
         username=settings.username,
         password=settings.password.get_secret_value(),
+        referrals=list(settings.referrals),
         registrar="" if listen else settings.registrar,  # nobody else is our extension
     )
 

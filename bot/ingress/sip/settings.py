@@ -92,6 +92,11 @@ class SipSettings(Group):
     calls_a_destination: int = Field(
         default=5, ge=1, le=10_000, description="Calls placed by HTTP to one address in any hour."
     )
+    referrals: Words = Field(
+        default=(),
+        description="Where those on the phone may send the bot (REFER): `USER@HOST`, with `*` for any "
+        "characters. Empty: nowhere.",
+    )
     username: str = Field(
         default="",
         validate_default=True,
