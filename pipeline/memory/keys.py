@@ -40,7 +40,7 @@ A caller is known by a hash of their SIP URI (``pipeline.memory.callers``)::
 A voice is written once, whole, and then only read, by one command::
 
     schema          the version of this, ``VOICE_SCHEMA``
-    digest          of the file: BLAKE2b, 16 bytes
+    digest          of the file: SHA-256, in hex
     entry           what is told of it: JSON, ``model_runtime.library.entry.Entry``, with the consent
     file            the library's file: prompt tokens, speaker embedding, prompt mel, and all that is stored
                     with them (``model_runtime.library.packed``)
