@@ -28,9 +28,10 @@ class ScriptedPhone:
         self.dialled: list[tuple[str, dict[str, str]]] = []
         self.far: list[FarEnd] = []
 
-    def dial(self, uri: str, headers: Mapping[str, str]) -> WorkerLeg:
+    def dial(self, uri: str, headers: Mapping[str, str], *, early: bool) -> WorkerLeg:
         if self.fault:
             raise LegError(self.fault)
+        assert early
         self.dialled.append((uri, dict(headers)))
         self.far.append(FarEnd(f"call-{len(self.far)}"))
         return self.far[-1].leg

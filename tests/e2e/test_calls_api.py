@@ -144,7 +144,7 @@ def test_nobody_is_called_whom_the_agents_file_does_not_name(api: Api, tmp_path:
 
 
 def test_a_header_of_ones_own_arrives_and_early_media_is_no_answer(api: Api, tmp_path: Path) -> None:
-    """183 with speech for 3 s, and then 480."""
+    """183 with speech for 6 s, and then 480."""
     write_speech(tmp_path / "speech.ulaw", np.concatenate([silence(1, 8000), voice(1, 8000)]))
     port = free_port()
     with ThreadPoolExecutor() as beside:
@@ -157,6 +157,18 @@ def test_a_header_of_ones_own_arrives_and_early_media_is_no_answer(api: Api, tmp
     assert (told["reason"], told["answered_at"]) == ("refused:480", None)
     (log,) = tmp_path.glob("*_logs.log")
     assert re.search(r"order=\s*seven", log.read_text())
+
+
+def test_the_networks_announcement_in_early_media_ends_the_call(api: Api, tmp_path: Path) -> None:
+    """183 with the three tones (SIT) again and again, until it is cancelled."""
+    three = [0.3 * np.sin(2 * np.pi * hz * np.arange(3040) / 8000) for hz in (914, 1371, 1777)]
+    write_speech(tmp_path / "speech.ulaw", np.concatenate([*three, silence(1, 8000)]).astype(np.float32))
+    port = free_port()
+    with ThreadPoolExecutor() as beside:
+        beside.submit(sipp, "early_media", tmp_path, "-p", str(port), "-m", "1", "-timeout", "20")
+        call_id = str(api.post(f"alice@127.0.0.1:{port}", headers={"X-Order": "none"}).json()["id"])
+        told = api.wait(call_id, "ended")
+    assert (told["reason"], told["answered_at"]) == ("intercept", None)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ async def place_call(
         await _ready(engine)
         try:
             await asyncio.wait_for(phone.ready.wait(), START_S)
-            leg = phone.dial(to.uri)
+            leg = phone.dial(to.uri, early=True)
         except (LegError, TimeoutError):
             raise CannotCall(phone.reason) from None
         tell(f"calling {to.uri}")

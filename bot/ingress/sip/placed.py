@@ -96,13 +96,20 @@ class PlacedCall:
     # --- until it is answered ------------------------------------------------------------------------------
 
     async def _answered(self) -> bool:
-        """Wait for it. Sound that comes before (183, early media) is no answer, and nobody's turn."""
+        """Wait for it. Sound that comes before (183, early media) is no answer, and nobody's turn.
+
+        But the network's own announcement in it is the end, however long it would go on.
+        """
+        early = AnsweringMachineDetector()
         try:
             async with asyncio.timeout(RING_S), aclosing(self._leg.events()) as events:
                 async for event in events:
                     match event:
                         case m.Ringing():
                             self._now("ringing")
+                        case m.Heard(pcm=pcm) if early.push(pcm) == "intercept":
+                            self.reason = "intercept"
+                            return False
                         case m.Established():
                             self._now("answered")
                             return True

@@ -112,7 +112,7 @@ class Placing:
             raise Refused("engine_not_ready", "The speech model is not ready.", retry_s=2)
         place = self._calls.admit()
         try:
-            leg = self._phone.dial(to.uri, asked.headers)
+            leg = self._phone.dial(to.uri, asked.headers, early=True)
         except LegError as error:
             place.release()
             raise Refused("phone_not_ready", str(error), retry_s=2) from None

@@ -57,6 +57,7 @@ class Line:
         self.call_id = call_id
         self.call = call
         self.outbox = Outbox()
+        self.early = False  # what comes before the answer is wanted, and there is some
         self._send = send
         self._intake = Intake(time.monotonic())
         self._taken = 0  # as told
@@ -69,7 +70,7 @@ class Line:
 
     def tick(self, now: float) -> None:
         """Move what is there."""
-        if self.call.state is not CallState.ESTABLISHED:
+        if self.call.state is not CallState.ESTABLISHED and not self.early:
             return
         try:
             pcm = self._move(self.call.audio)
@@ -273,7 +274,7 @@ class Stack:
         finally:
             self._runtime.unsubscribe(hear)
             wanted = self._dialing.pop(order.call)
-        self._watch(order.call, call)
+        self._watch(order.call, call, order.early)
         for event in missed:
             call._on_stack_event(event)  # its state, too, is made of these; of other calls' it takes none
         if not wanted:
@@ -316,12 +317,13 @@ class Stack:
         self._watch(call_id, call)
         self._send(m.Incoming(call_id, call.peer or "", call.headers.get("To", ""), call.call_id or ""))
 
-    def _watch(self, call_id: str, call: Call) -> None:
+    def _watch(self, call_id: str, call: Call, early: bool = False) -> None:
         line = self._lines[call_id] = Line(call_id, call, self._send)
 
         def happened(event: StackEvent) -> None:
             match event.event:
                 case Event.CALL_RINGING | Event.CALL_PROGRESS:
+                    line.early |= early and event.event is Event.CALL_PROGRESS
                     self._send(m.Ringing(call_id))
                 case Event.CALL_ESTABLISHED:
                     self._send(m.Established(call_id))
