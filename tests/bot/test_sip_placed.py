@@ -190,6 +190,15 @@ async def test_a_line_that_rings_on_after_its_answer_is_waited_for() -> None:
     assert here.call.answered_by == "person"
 
 
+async def test_a_line_that_only_rings_after_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placed, "RING_S", 0.3)
+    async with calling(HANG_UP) as here:
+        here.far.answers()
+        here.far.says(pcm(tone(425, 1.0), silence(2)))
+        assert await here.over() is None
+    assert (here.call.reason, here.call.answered_by, here.agent.calls) == ("no-answer", None, [])
+
+
 async def test_giving_up_while_it_is_listened_who_answered_ends_it() -> None:
     async with calling(HANG_UP) as here:
         here.far.answers()

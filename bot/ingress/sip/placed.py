@@ -123,7 +123,7 @@ class PlacedCall:
         policy = self._caller.machine
         if policy.listen:
             self.answered_by = await self._who()
-            logger.info("answered by: {}", self.answered_by)
+            logger.info("answered by: {}", self.answered_by or "nobody")
         if self.answered_by in ("machine", "beep", "intercept"):
             if not policy.message or self.answered_by == "intercept":
                 self.reason = "intercept" if self.answered_by == "intercept" else "answering-machine"
@@ -131,7 +131,7 @@ class PlacedCall:
             if self.answered_by == "machine" and not await self._beeped():
                 return None
             return await self._leave(policy.message)
-        if self._wanted_end:
+        if self._wanted_end or self.reason:
             return None
         self._call = self._caller.call(self._leg)
         return await talk(self._leg, self._call)
@@ -141,15 +141,18 @@ class PlacedCall:
         self._detector = AnsweringMachineDetector()
         heard: list[LegEvent] = []
         found: Found | None = None
-        async with aclosing(self._leg.events()) as events:
-            async for event in events:
-                heard.append(event)
-                if isinstance(event, m.Heard):
-                    found = self._detector.push(event.pcm)
-                    if found == "ring":
-                        heard.clear()
-                    elif found:
-                        break
+        try:
+            async with asyncio.timeout(RING_S), aclosing(self._leg.events()) as events:
+                async for event in events:
+                    heard.append(event)
+                    if isinstance(event, m.Heard):
+                        found = self._detector.push(event.pcm)
+                        if found == "ring":
+                            heard.clear()
+                        elif found:
+                            break
+        except TimeoutError:
+            self.reason = "no-answer"  # it rang on, or made another noise, behind an answered line
         self._leg.put_back(heard)
         return found
 
