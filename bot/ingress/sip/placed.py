@@ -61,12 +61,13 @@ class PlacedCall:
         """``leg`` has been dialled; ``tell`` hears of each new state."""
         self.state: State = "dialing"
         self.answered_by: Found | None = None  # None: nobody listened, or nobody answered
-        self.reason = ""  # why it is over: see ``docs`` of the HTTP API in the README
+        self.reason = ""  # why it is over: the README's table of ``/api/calls`` has them all
         self.detail = ""  # ... in the stack's words
         self._leg = leg
         self._caller = caller
         self._tell = tell
         self._call: LiveCall | None = None
+        self._detector = AnsweringMachineDetector()
         self._wanted_end = ""
 
     async def run(self) -> CallEnd | None:
@@ -138,7 +139,6 @@ class PlacedCall:
 
     async def _who(self) -> Found | None:
         """Listen until it is clear. What a person said meanwhile is heard by the call that follows."""
-        self._detector = AnsweringMachineDetector()
         heard: list[LegEvent] = []
         found: Found | None = None
         try:
