@@ -120,6 +120,13 @@ def call(
         str, typer.Argument(help="Whom to call: sip:USER@HOST, with :PORT and ;transport=tcp if need be.")
     ],
     agent: Annotated[str | None, typer.Option(help="Who calls.")] = None,
+    header: Annotated[
+        list[str], typer.Option(metavar="X-NAME=VALUE", help="A header of the INVITE. May be repeated.")
+    ] = [],  # noqa: B006 - Typer copies it
+    variable: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=VALUE", help="What the agent's {{NAME}} stands for. May be repeated."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Call somebody by phone, and be on the line until they hang up.
 
@@ -136,7 +143,9 @@ def call(
 
     try:
         with errors.status("calling", spinner="dots") as status:
-            end = place(settings, uri, lambda what: status.update(what))
+            end = place(
+                settings, uri, status.update, _pairs("--header", header), _pairs("--variable", variable)
+            )
     except (AgentError, NotCallable, CannotCall, conf.BadSettings) as error:
         fail(str(error))
     if end is None:
@@ -191,6 +200,14 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """``NAME=VALUE`` of an option that may be repeated."""
+    for pair in given:
+        if "=" not in pair:
+            fail(f"{option} {pair!r} should be NAME=VALUE.")
+    return dict(pair.split("=", 1) for pair in given)
 
 
 def _as_json(wav: list[Path], record: PlacedCall) -> dict[str, object]:

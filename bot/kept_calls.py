@@ -68,8 +68,14 @@ def show(call_id: Id, as_json: AsJson = False) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for what, said in (
         ("call", call.call_id),
-        ("from", " by ".join(filter(None, (call.facts.get("caller"), call.facts.get("ingress"))))),
-        ("answered by", " on ".join(filter(None, (call.facts.get("agent"), call.facts.get("checkpoint"))))),
+        (
+            "to" if _ours(call) else "from",
+            " by ".join(filter(None, (call.facts.get("caller"), call.facts.get("ingress")))),
+        ),
+        (
+            "called by" if _ours(call) else "answered by",
+            " on ".join(filter(None, (call.facts.get("agent"), call.facts.get("checkpoint")))),
+        ),
         ("began", _when(call)),
         ("length", "" if length is None else _clock(length)),
         ("state", _state(call)),
@@ -275,6 +281,11 @@ def _heard_s(exchange: Exchange) -> float:
     return exchange.heard_groups * GROUP_MS / 1000
 
 
+def _ours(call: Kept) -> bool:
+    """Whether we called: then the caller is the one who was called."""
+    return call.facts.get("ingress") == "sip-outbound"
+
+
 def _plain(call: Kept) -> dict[str, Any]:
     """For JSON: what the list says of a call."""
     known = {
@@ -309,7 +320,7 @@ def _print_table(calls: Sequence[Kept]) -> None:
         length = _length_s(call)
         table.add_row(
             _when(call),
-            _escaped(call.facts.get("caller", "")),
+            _escaped(("to " if _ours(call) else "") + call.facts.get("caller", "")),
             _escaped(call.facts.get("agent", "")),
             "" if length is None else _clock(length),
             str(len(call.conversation.exchanges)),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 
 import uvicorn
@@ -18,10 +18,10 @@ from bot.agents import load_agent
 from bot.answering import answering, make_engine
 from bot.app import create_app
 from bot.beside import beside
-from bot.calling import AgentCaller, placing_for
+from bot.calling import caller, placing_for
 from bot.calls import Calls
 from bot.engine_process import Engine, EngineStatus
-from bot.ingress.sip.destinations import check_listed, parsed
+from bot.ingress.sip.destinations import check_headers, check_listed, parsed
 from bot.ingress.sip.ingress import SipIngress
 from bot.ingress.sip.outbound import place_call
 from bot.reception import Reception
@@ -118,13 +118,21 @@ async def _announced(engine: Engine, url: str, reception: Reception, server: _Se
         waiting.stop()
 
 
-def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd | None:
-    """Call ``uri`` as the settings' agent. Raises ``AgentError``, ``NotCallable``, ``CannotCall``.
+def place(
+    settings: Settings,
+    uri: str,
+    tell: Callable[[str], None],
+    headers: Mapping[str, str],
+    variables: Mapping[str, str],
+) -> CallEnd | None:
+    """Call ``uri`` as the settings' agent, with ``headers``, its words' ``variables`` filled in.
 
+    Raises ``AgentError``, ``NotCallable``, ``CannotCall``.
     None: a machine answered, which was hung up on.
     """
     agent = load_agent(settings.agents_dir, settings.agent)
     to = parsed(uri)
+    check_headers(headers)
     check_listed(to, settings.sip.destinations, variable("sip", "destinations"))
     check_listed(to, agent.may_call, f"may_call of the agent {agent.base}")
 
@@ -135,7 +143,7 @@ def place(settings: Settings, uri: str, tell: Callable[[str], None]) -> CallEnd 
             sharing(memory.voices, settings.voices_dir) as voices,
             answering(settings, agent, engine, memory, voices) as here,
         ):
-            return await place_call(to, settings, engine, AgentCaller(here), tell)
+            return await place_call(to, settings, engine, caller(here, variables), tell, headers)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(call())

@@ -170,6 +170,14 @@ async def test_the_networks_own_announcement_is_nobody_to_leave_a_message_with()
     assert (here.call.answered_by, here.call.reason) == ("intercept", "intercept")
 
 
+async def test_the_announcement_before_any_answer_is_the_end_of_it() -> None:
+    async with calling() as here:
+        here.far.rings()
+        here.far.says(pcm(tone(914, 0.38), tone(1371, 0.38), tone(1777, 0.38), silence(1)))
+        assert await here.over() is None
+    assert (here.call.reason, here.states) == ("intercept", ["ringing", "ended"])
+
+
 async def test_a_line_that_rings_on_after_its_answer_is_waited_for() -> None:
     """As gateways do that answer for somebody else; what rang is not among what the call hears."""
     async with calling(HANG_UP) as here:
@@ -180,6 +188,15 @@ async def test_a_line_that_rings_on_after_its_answer_is_waited_for() -> None:
         await eventually(lambda: len(here.agent.calls[0].heard) > len(HELLO), "what they said")
         assert len(here.agent.calls[0].heard) < len(HELLO) + 2 * 2 * RATE
     assert here.call.answered_by == "person"
+
+
+async def test_a_line_that_only_rings_after_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placed, "RING_S", 0.3)
+    async with calling(HANG_UP) as here:
+        here.far.answers()
+        here.far.says(pcm(tone(425, 1.0), silence(2)))
+        assert await here.over() is None
+    assert (here.call.reason, here.call.answered_by, here.agent.calls) == ("no-answer", None, [])
 
 
 async def test_giving_up_while_it_is_listened_who_answered_ends_it() -> None:

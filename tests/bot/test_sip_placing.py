@@ -28,9 +28,10 @@ class ScriptedPhone:
         self.dialled: list[tuple[str, dict[str, str]]] = []
         self.far: list[FarEnd] = []
 
-    def dial(self, uri: str, headers: Mapping[str, str]) -> WorkerLeg:
+    def dial(self, uri: str, headers: Mapping[str, str], *, early: bool) -> WorkerLeg:
         if self.fault:
             raise LegError(self.fault)
+        assert early
         self.dialled.append((uri, dict(headers)))
         self.far.append(FarEnd(f"call-{len(self.far)}"))
         return self.far[-1].leg
@@ -139,6 +140,19 @@ async def test_by_tcp_and_by_name_answers_come_in_wherever_they_are_from() -> No
     async with desk(**networks) as here:
         for to in ("a@203.0.113.1;transport=tcp", "a@pbx.example", "a@192.0.2.7"):
             here.placing.place(Asked(to, "test"))
+
+
+async def test_the_registrar_is_heard_without_being_trusted() -> None:
+    with_pbx = {
+        "listen": "192.0.2.1:5060",
+        "registrar": "203.0.113.1",
+        "username": "2000",
+        "destinations": "*@*",
+    }
+    async with desk(**with_pbx) as here:
+        here.placing.place(Asked("1000@203.0.113.1", "test"))
+        with pytest.raises(NotCallable):
+            here.placing.place(Asked("1000@203.0.113.2", "test"))
 
 
 async def test_there_is_an_end_to_how_many_are_placed_at_once_in_a_minute_and_to_one() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,6 +89,15 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         wait_until(lambda: line.calls_now() == 0, "the end of all calls")
 
 
+def archived(line: PhoneLine, call_id: str) -> dict[str, str]:
+    """What ``parley calls show`` says of a call."""
+    env = os.environ | {"PARLEY_REDIS__DATA_DIR": str(line.server.log.parent / "data")}
+    command = [sys.executable, "-m", "bot.cli", "calls", "show", call_id]
+    shown = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+    rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in shown.splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) == 2}
+
+
 def test_a_call_is_placed_greeted_counted_and_ended(api: Api, tmp_path: Path) -> None:
     with softphone(tmp_path / "far", answers=True) as far:
         call_id = api.place(far)
@@ -101,6 +113,9 @@ def test_a_call_is_placed_greeted_counted_and_ended(api: Api, tmp_path: Path) ->
         told = api.wait(call_id, "ended")
         far.wait("CALL_CLOSED")
     assert told["reason"] == "hung-up-by-api"
+    kept = archived(api.line, call_id)
+    assert kept["to"] == f"sip:alice@127.0.0.1:{far.port} by sip-outbound"
+    assert kept["called by"].startswith("Caller on")
     assert told["to"] == f"sip:alice@127.0.0.1:{far.port}"
     assert told["placed_at"] <= told["answered_at"] <= told["ended_at"]
     assert api.hang_up(call_id) == 204  # harmless
@@ -129,7 +144,7 @@ def test_nobody_is_called_whom_the_agents_file_does_not_name(api: Api, tmp_path:
 
 
 def test_a_header_of_ones_own_arrives_and_early_media_is_no_answer(api: Api, tmp_path: Path) -> None:
-    """183 with speech for 3 s, and then 480."""
+    """183 with speech for 6 s, and then 480."""
     write_speech(tmp_path / "speech.ulaw", np.concatenate([silence(1, 8000), voice(1, 8000)]))
     port = free_port()
     with ThreadPoolExecutor() as beside:
@@ -142,6 +157,18 @@ def test_a_header_of_ones_own_arrives_and_early_media_is_no_answer(api: Api, tmp
     assert (told["reason"], told["answered_at"]) == ("refused:480", None)
     (log,) = tmp_path.glob("*_logs.log")
     assert re.search(r"order=\s*seven", log.read_text())
+
+
+def test_the_networks_announcement_in_early_media_ends_the_call(api: Api, tmp_path: Path) -> None:
+    """183 with the three tones (SIT) again and again, until it is cancelled."""
+    three = [0.3 * np.sin(2 * np.pi * hz * np.arange(3040) / 8000) for hz in (914, 1371, 1777)]
+    write_speech(tmp_path / "speech.ulaw", np.concatenate([*three, silence(1, 8000)]).astype(np.float32))
+    port = free_port()
+    with ThreadPoolExecutor() as beside:
+        beside.submit(sipp, "early_media", tmp_path, "-p", str(port), "-m", "1", "-timeout", "20")
+        call_id = str(api.post(f"alice@127.0.0.1:{port}", headers={"X-Order": "none"}).json()["id"])
+        told = api.wait(call_id, "ended")
+    assert (told["reason"], told["answered_at"]) == ("intercept", None)
 
 
 @pytest.mark.slow

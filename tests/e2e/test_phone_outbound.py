@@ -16,10 +16,10 @@ from tests.e2e.softphone import softphone
 pytestmark = pytest.mark.e2e
 
 
-def call(uri: str, folder: Path, **settings: str) -> subprocess.Popen[str]:
+def call(uri: str, folder: Path, *more: str, **settings: str) -> subprocess.Popen[str]:
     env = os.environ | {"PARLEY_REDIS__DATA_DIR": str(folder / "data")} | settings
     return subprocess.Popen(
-        [sys.executable, "-m", "bot.cli", "call", uri],
+        [sys.executable, "-m", "bot.cli", "call", uri, *more],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -34,6 +34,21 @@ def test_nobody_is_called_who_is_not_on_the_list(tmp_path: Path) -> None:
         assert "PARLEY_SIP__DESTINATIONS" in said
         assert not out
         assert not far.seen("CALL_INCOMING")
+
+
+def test_an_agent_calls_with_all_that_its_words_ask_for_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "caller.yaml").write_text(
+        "name: Caller\ngreeting: Hello {{name}}!\nmay_call: ['*@127.0.0.1:*']"
+    )
+    settings = {"PARLEY_AGENTS_DIR": str(tmp_path), "PARLEY_SIP__DESTINATIONS": "*@127.0.0.1:*"}
+    for more, fault in (
+        ((), "The agent caller asks for name."),
+        (("--variable", "name"), "--variable 'name' should be NAME=VALUE."),
+        (("--variable", "name=Ada", "--header", "Via=x"), "only X-... ones may be"),
+    ):
+        calling = call("bob@127.0.0.1:5060", tmp_path, "--agent", "caller", *more, **settings)
+        _, said = calling.communicate(timeout=60)
+        assert (calling.returncode, fault in said) == (1, True), said
 
 
 def test_somebody_on_the_list_is_called_greeted_and_hangs_up(tmp_path: Path) -> None:

@@ -47,11 +47,15 @@ class Configure(msgspec.Struct, tag="configure", frozen=True):
 
 
 class Dial(msgspec.Struct, tag="dial", frozen=True):
-    """Call ``uri``. The outcome is ``Established`` or ``Closed``. ``headers`` go into the INVITE."""
+    """Call ``uri``. The outcome is ``Established`` or ``Closed``. ``headers`` go into the INVITE.
+
+    ``early``: what is heard before the answer (183, RFC 3960) is told, too.
+    """
 
     call: str
     uri: str
     headers: dict[str, str] = {}
+    early: bool = False
 
 
 class Answer(msgspec.Struct, tag="answer", frozen=True):

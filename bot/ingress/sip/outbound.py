@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bot.beside import beside
 from bot.engine_process import Engine
@@ -28,11 +28,17 @@ class CannotCall(Exception):  # noqa: N818 - read by a person
 
 
 async def place_call(
-    to: Destination, settings: Settings, engine: Engine, caller: PhoneCaller, tell: Callable[[str], None]
+    to: Destination,
+    settings: Settings,
+    engine: Engine,
+    caller: PhoneCaller,
+    tell: Callable[[str], None],
+    headers: Mapping[str, str],
 ) -> CallEnd | None:
-    """Call ``to`` (checked already) and be on the line until it is over. Raises ``CannotCall``.
+    """Call ``to`` and be on the line until it is over. Raises ``CannotCall``.
 
-    ``tell`` hears how far it has come. None: a machine answered, which was hung up on.
+    ``to`` and ``headers`` were checked already. ``tell`` hears how far it has come. None: a machine answered,
+    which was hung up on.
     """
     phone = Phone(_towards(to, settings.sip), lambda leg: leg.reject(), settings.log_level)
     async with beside(engine.run(), "engine"), beside(phone.run(), "phone"):
@@ -40,7 +46,7 @@ async def place_call(
         await _ready(engine)
         try:
             await asyncio.wait_for(phone.ready.wait(), START_S)
-            leg = phone.dial(to.uri)
+            leg = phone.dial(to.uri, headers, early=True)
         except (LegError, TimeoutError):
             raise CannotCall(phone.reason) from None
         tell(f"calling {to.uri}")

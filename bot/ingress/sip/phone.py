@@ -206,13 +206,16 @@ class Phone:
         self._legs: dict[str, WorkerLeg] = {}
         self._writer: asyncio.StreamWriter | None = None
 
-    def dial(self, uri: str, headers: Mapping[str, str] | None = None) -> WorkerLeg:
-        """Call ``uri``, with ``headers`` in the INVITE. Raises ``LegError`` while there is no worker."""
+    def dial(self, uri: str, headers: Mapping[str, str] | None = None, *, early: bool = False) -> WorkerLeg:
+        """Call ``uri``, with ``headers`` in the INVITE; ``early``: and hear what comes before the answer.
+
+        Raises ``LegError`` while there is no worker.
+        """
         if self.listening is None:
             raise LegError(self.reason)
         leg = self._leg(uuid.uuid4().hex, None)
         leg.peer = leg.called = uri
-        self._send(m.Dial(leg.call_id, uri, dict(headers or {})))
+        self._send(m.Dial(leg.call_id, uri, dict(headers or {}), early))
         return leg
 
     async def run(self) -> None:

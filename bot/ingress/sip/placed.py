@@ -61,12 +61,13 @@ class PlacedCall:
         """``leg`` has been dialled; ``tell`` hears of each new state."""
         self.state: State = "dialing"
         self.answered_by: Found | None = None  # None: nobody listened, or nobody answered
-        self.reason = ""  # why it is over: see ``docs`` of the HTTP API in the README
+        self.reason = ""  # why it is over: the README's table of ``/api/calls`` has them all
         self.detail = ""  # ... in the stack's words
         self._leg = leg
         self._caller = caller
         self._tell = tell
         self._call: LiveCall | None = None
+        self._detector = AnsweringMachineDetector()
         self._wanted_end = ""
 
     async def run(self) -> CallEnd | None:
@@ -96,13 +97,20 @@ class PlacedCall:
     # --- until it is answered ------------------------------------------------------------------------------
 
     async def _answered(self) -> bool:
-        """Wait for it. Sound that comes before (183, early media) is no answer, and nobody's turn."""
+        """Wait for it. Sound that comes before (183, early media) is no answer, and nobody's turn.
+
+        But the network's own announcement in it is the end, however long it would go on.
+        """
+        early = AnsweringMachineDetector()
         try:
             async with asyncio.timeout(RING_S), aclosing(self._leg.events()) as events:
                 async for event in events:
                     match event:
                         case m.Ringing():
                             self._now("ringing")
+                        case m.Heard(pcm=pcm) if early.push(pcm) == "intercept":
+                            self.reason = "intercept"
+                            return False
                         case m.Established():
                             self._now("answered")
                             return True
@@ -116,7 +124,7 @@ class PlacedCall:
         policy = self._caller.machine
         if policy.listen:
             self.answered_by = await self._who()
-            logger.info("answered by: {}", self.answered_by)
+            logger.info("answered by: {}", self.answered_by or "nobody")
         if self.answered_by in ("machine", "beep", "intercept"):
             if not policy.message or self.answered_by == "intercept":
                 self.reason = "intercept" if self.answered_by == "intercept" else "answering-machine"
@@ -124,25 +132,27 @@ class PlacedCall:
             if self.answered_by == "machine" and not await self._beeped():
                 return None
             return await self._leave(policy.message)
-        if self._wanted_end:
+        if self._wanted_end or self.reason:
             return None
         self._call = self._caller.call(self._leg)
         return await talk(self._leg, self._call)
 
     async def _who(self) -> Found | None:
         """Listen until it is clear. What a person said meanwhile is heard by the call that follows."""
-        self._detector = AnsweringMachineDetector()
         heard: list[LegEvent] = []
         found: Found | None = None
-        async with aclosing(self._leg.events()) as events:
-            async for event in events:
-                heard.append(event)
-                if isinstance(event, m.Heard):
-                    found = self._detector.push(event.pcm)
-                    if found == "ring":
-                        heard.clear()
-                    elif found:
-                        break
+        try:
+            async with asyncio.timeout(RING_S), aclosing(self._leg.events()) as events:
+                async for event in events:
+                    heard.append(event)
+                    if isinstance(event, m.Heard):
+                        found = self._detector.push(event.pcm)
+                        if found == "ring":
+                            heard.clear()
+                        elif found:
+                            break
+        except TimeoutError:
+            self.reason = "no-answer"  # it rang on, or made another noise, behind an answered line
         self._leg.put_back(heard)
         return found
 

@@ -19,6 +19,7 @@ from bot.ingress.sip.leg import LegError
 from bot.ingress.sip.phone import Phone
 from bot.ingress.sip.placed import PhoneCaller, PlacedCall, State
 from bot.ingress.sip.rates import Rate
+from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.settings import SipSettings
 from bot.settings import variable
 from pipeline.call import STOPPING
@@ -111,7 +112,7 @@ class Placing:
             raise Refused("engine_not_ready", "The speech model is not ready.", retry_s=2)
         place = self._calls.admit()
         try:
-            leg = self._phone.dial(to.uri, asked.headers)
+            leg = self._phone.dial(to.uri, asked.headers, early=True)
         except LegError as error:
             place.release()
             raise Refused("phone_not_ready", str(error), retry_s=2) from None
@@ -170,7 +171,9 @@ class Placing:
         caller = self._caller_of(asked.agent, asked.variables)
         check_listed(to, self._settings.destinations, variable("sip", "destinations"))
         check_listed(to, caller.may_call, caller.where)
-        if not to.over_tcp and not _heard(to.host, self._settings.networks):
+        registrar = self._settings.registrar
+        ours = bool(registrar) and Registrar.parse(registrar).host == to.host
+        if not (to.over_tcp or ours or _heard(to.host, self._settings.networks)):
             raise NotCallable(
                 "not_trusted",
                 f"{to.host} is in none of the networks of {variable('sip', 'trusted')}, so its answers would "

@@ -59,6 +59,8 @@ class Line:
         self.call = call
         self.next: Call | None = None  # where the far end sent us, while nobody has answered there
         self.outbox = Outbox()
+        self.wants_early = False  # what comes before the answer is to be heard
+        self.early = False  # ... and there is some
         self._send = send
         self._intake = Intake(time.monotonic())
         self._taken = 0  # as told
@@ -77,7 +79,7 @@ class Line:
 
     def tick(self, now: float) -> None:
         """Move what is there."""
-        there = self.call.state is CallState.ESTABLISHED
+        there = self.call.state is CallState.ESTABLISHED or self.early
         if not there and self.next is None:
             return
         pcm = b""
@@ -288,7 +290,7 @@ class Stack:
         finally:
             self._runtime.unsubscribe(hear)
             wanted = self._dialing.pop(order.call)
-        self._watch(order.call, call)
+        self._watch(order.call, call, order.early)
         for event in missed:
             call._on_stack_event(event)  # its state, too, is made of these; of other calls' it takes none
         if not wanted:
@@ -333,9 +335,10 @@ class Stack:
         called = headers.pop("To", "")
         self._send(m.Incoming(call_id, call.peer or "", called, call.call_id or "", headers))
 
-    def _watch(self, call_id: str, call: Call) -> None:
+    def _watch(self, call_id: str, call: Call, early: bool = False) -> None:
         line = self._lines[call_id] = Line(call_id, call, self._send)
 
+        line.wants_early = early
         self._listen(line, call)
 
     def _listen(self, line: Line, call: Call) -> None:
@@ -358,6 +361,7 @@ class Stack:
             return  # the last word of who sent us on
         match event.event:
             case Event.CALL_RINGING | Event.CALL_PROGRESS:
+                line.early |= line.wants_early and event.event is Event.CALL_PROGRESS
                 self._send(m.Ringing(call_id))
             case Event.CALL_ESTABLISHED:
                 self._send(m.Established(call_id))
