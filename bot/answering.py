@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from loguru import logger
 from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
@@ -25,6 +27,7 @@ from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
 from pipeline.chosen_voice import Favourite
+from pipeline.interjection import Kinds
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
@@ -50,6 +53,7 @@ class Answering:
     memory: Memory
     voices: SharedVoices
     toolbox: Toolbox
+    kinds: Kinds | None = None  # who knows what is said over the agent by its sound
 
     def browser_call(
         self, connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
@@ -134,6 +138,7 @@ class Answering:
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
                 voice_choice=agent.voice_choice,
                 more_voices=tuple(self.voices.entries),
+                kinds=self.kinds,
             ),
             self._call_settings,
             call_id=call_id,
@@ -157,6 +162,7 @@ class Answering:
                 end_ms=turns.end_ms,
                 hold_ms=turns.hold_ms,
                 barge_in_ms=turns.barge_in_ms,
+                judge_ms=turns.judge_ms if self.kinds else 0,
                 min_speech_ms=turns.min_speech_ms,
                 max_turn_ms=turns.max_turn_ms,
                 silence_ms=round(1000 * quiet.after_s) if quiet else 0,
@@ -177,7 +183,9 @@ async def answering(
         Knowledge(settings.knowledge) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
-        yield Answering(settings, agent, engine, memory, shared, toolbox)
+        english = agent.language.split("-")[0] == "en"  # it has learnt no other words
+        kinds = await asyncio.to_thread(_kinds) if settings.turns.judge_ms and english else None
+        yield Answering(settings, agent, engine, memory, shared, toolbox, kinds)
 
 
 def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:
@@ -201,6 +209,15 @@ def make_engine(settings: Settings) -> Engine:
     return OwnEngine(
         settings.engine, settings.checkpoint, settings.voices_dir, settings.max_calls, settings.log_level
     )
+
+
+@cache
+def _kinds() -> Kinds:
+    from model_runtime.interjections import (
+        Interjections,  # onnxruntime: native code that not all have use for
+    )
+
+    return Interjections().kinds
 
 
 def _ears(guarded: bool) -> tuple[Fader, BaseAudioFilter | None]:

@@ -15,9 +15,14 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from infra.ray.router import FewestCalls
-from infra.ray.settings import REFUSALS, ClusterSettings
+from infra.ray.settings import EngineArgs
 from model_runtime.engine.settings import Settings
 
+# Ray's own limit lies so far above the places of an engine: one call too many must get through to be refused
+# in the protocol's words. Ray itself would have it wait for a place, or answer with HTTP 500.
+REFUSALS = 8
+QUEUE = 256  # being sent to a replica, at one proxy: after an engine has died all that it had come at once
+DRAIN_S = 1800.0  # for the calls of a replica that goes: as long as a call may be (PARLEY_MAX_CALL_S)
 HEALTH_PERIOD_S = 5.0
 HEALTH_TIMEOUT_S = 30.0  # the event loop only moves bytes; longer than this without an answer is dead
 
@@ -57,27 +62,26 @@ class Engine:
 
 
 def engines(args: dict[str, Any]) -> Application:
-    """The deployment, as ``serve run`` and ``serve deploy`` build it of ``ClusterSettings``."""
-    chosen = ClusterSettings.model_validate(args)
+    """The deployment ``engine``, as ``serve run`` and ``serve deploy`` build it of ``EngineArgs``.
+
+    Raises ``ValueError``. What is set here the config file may set otherwise, except for the two limits.
+    """
+    settings = EngineArgs.model_validate(args).engine()
     options = {
         "name": "engine",
-        "max_ongoing_requests": chosen.calls + REFUSALS,
-        "max_queued_requests": 4 * REFUSALS,
+        "max_ongoing_requests": settings.max_sessions + REFUSALS,
+        "max_queued_requests": QUEUE,
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=chosen.min_replicas,
-            initial_replicas=chosen.min_replicas,
-            max_replicas=chosen.max_replicas,
-            target_ongoing_requests=chosen.calls * chosen.target_load,
-            upscale_delay_s=chosen.upscale_delay_s,
-            downscale_delay_s=chosen.downscale_delay_s,
+            min_replicas=1, max_replicas=1, target_ongoing_requests=settings.max_sessions
         ),
-        "request_router_config": RequestRouterConfig(request_router_class=FewestCalls),
-        "graceful_shutdown_timeout_s": chosen.drain_s,
-        "graceful_shutdown_wait_loop_s": 1.0,
+        "request_router_config": RequestRouterConfig(
+            request_router_class=FewestCalls, request_router_kwargs={"places": settings.max_sessions}
+        ),
+        "graceful_shutdown_timeout_s": DRAIN_S,
+        "graceful_shutdown_wait_loop_s": 1.0,  # how soon it is seen that the last call is over
         "health_check_period_s": HEALTH_PERIOD_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
-        "ray_actor_options": {"num_cpus": chosen.cpus, "num_gpus": chosen.gpus},
     }
     deployment: Any = Engine
-    application: Application = deployment.options(**options).bind(chosen.engine())
+    application: Application = deployment.options(**options).bind(settings)
     return application

@@ -22,11 +22,13 @@ class AsgiSocket:
     def __init__(self, socket: WebSocket) -> None:
         """One that is open."""
         self._socket = socket
+        self._gone = False
 
     async def recv(self) -> bytes | str:
         """See ``Socket``."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
+            self._gone = True
             raise Gone
         frame: bytes | None = message.get("bytes")
         if frame is not None:
@@ -36,6 +38,8 @@ class AsgiSocket:
 
     async def send(self, frame: bytes) -> None:
         """See ``Socket``."""
+        if self._gone:  # servers make a fault of what is sent after the end
+            raise Gone
         try:
             await self._socket.send_bytes(frame)
         except WebSocketDisconnect:
@@ -43,8 +47,9 @@ class AsgiSocket:
 
     async def close(self) -> None:
         """See ``Socket``."""
-        with contextlib.suppress(WebSocketDisconnect):  # the client was quicker
-            await self._socket.close()
+        if not self._gone:
+            with contextlib.suppress(WebSocketDisconnect):  # the client was quicker
+                await self._socket.close()
 
 
 def application(reception: Reception) -> Starlette:

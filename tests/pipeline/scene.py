@@ -77,7 +77,7 @@ class Scene:
 
     async def engine_returns(self) -> None:
         """... and has a session again, after all that the caller said meanwhile."""
-        recent = self.call._stage.dialogue._recent
+        recent = self.call._stage.dialogue.ear.recent
         await eventually(lambda: recent.end >= self.line.said, "the caller's audio")
         before = len(self.seen(page.CallInfo))
         await self.engine.start()
