@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,10 @@ def test_an_agent_speaks_in_a_voice_of_another_machine(redis: RedisServer, tmp_p
     heard = measure(read_wav(tmp_path / "answer.wav"), RATE)
     assert heard.pitch_hz > 160  # the robot's has 214 Hz; the agent's own, and the default, about 110
     shutil.rmtree(tmp_path / "one")  # that machine is gone, and its voice can be removed all the same
+    listed = {
+        one["name"]: one for one in json.loads(run(tmp_path, "voices", "list", "--json", **other).stdout)
+    }
+    assert (listed["robot"]["origin"], listed["robot"]["consent"]) == ("shared", "nobody: espeak-ng")
     removed = run(tmp_path, "voices", "remove", "robot", **other)
     assert removed.returncode == 0, removed.stderr
     kept = asyncio.run(redis.keys())
