@@ -131,8 +131,10 @@ def search(
 @contextmanager
 def _library(doing: str) -> Iterator[Library]:
     """The library while something is done with it. What goes wrong ends the command."""
+    from bot import log
     from bot.voices.library import Library, LibraryError
 
+    log.set_up("ERROR")
     library = Library(read_settings())
     try:
         with errors.status(doing, spinner="dots"):

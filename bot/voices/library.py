@@ -93,9 +93,8 @@ class Library:
                 raise fault
         except (MemoryUnavailable, RedisImpossible, BadSettings) as error:
             here = "It is removed here" if fault is None else str(fault).rstrip(".")
-            raise LibraryError(
-                f"{here}, but Redis may still have it: {_why(error)} Please try again."
-            ) from None
+            said = f"{here}, but Redis may still have it: {_why(error)} Please try again."
+            raise LibraryError(said) from None
 
     def render(self, name: str, file: Path) -> None:
         """Write how calls will hear the voice: its prompt's words, said by the checkpoint, as WAV."""
