@@ -45,7 +45,7 @@ check: setup  ## lint, format, types, import rule
 	$(BIN)/mypy
 
 test: packages check  ## check and run the tests
-	$(BIN)/python -m pytest -q -m "not slow" --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
+	$(BIN)/python -m pytest -q -m "not slow" --durations=25 --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
 test-all: packages check  ## the tests, and the slow ones
