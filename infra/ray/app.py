@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
@@ -18,6 +20,7 @@ from infra.ray.router import FewestCalls
 from infra.ray.settings import EngineArgs
 from model_runtime.engine.settings import Settings
 
+APPLICATION, DEPLOYMENT = "parley", "engine"  # the names in the config file
 # Ray's own limit lies so far above the places of an engine: one call too many must get through to be refused
 # in the protocol's words. Ray itself would have it wait for a place, or answer with HTTP 500.
 REFUSALS = 8
@@ -50,6 +53,17 @@ class Engine:
 
         return application(self._reception)
 
+    def about(self) -> dict[str, object]:
+        """What ``infra.ray.status`` shows of a replica."""
+        return {
+            "node": ray.util.get_node_ip_address(),
+            "pid": os.getpid(),
+            "replica": serve.get_replica_context().replica_id.unique_id,
+            "checkpoint": self._worker.ready.result().card.name,
+            "sessions": self._reception.sessions,
+            "places": self._reception.places,
+        }
+
     def check_health(self) -> None:
         """Raises when the model's thread has ended: Ray then replaces the replica."""
         if self._worker.ended.done():
@@ -68,7 +82,7 @@ def engines(args: dict[str, Any]) -> Application:
     """
     settings = EngineArgs.model_validate(args).engine()
     options = {
-        "name": "engine",
+        "name": DEPLOYMENT,
         "max_ongoing_requests": settings.max_sessions + REFUSALS,
         "max_queued_requests": QUEUE,
         "autoscaling_config": AutoscalingConfig(

@@ -84,6 +84,8 @@ async def test_calls_that_come_at_once_fill_every_engine_and_one_more_is_refused
         engines = [ray.engine_of(name) for name in names]
         assert sorted(engines.count(replica.pid) for replica in ray.running()) == [PLACES, PLACES]
         assert len({replica.node for replica in ray.running()}) == 2
+        told = (await asyncio.to_thread(ray.run, "python", "-m", "infra.ray.status")).splitlines()
+        assert [line.partition(": ")[2] for line in told] == [f"{PLACES}/{PLACES} sessions, nano"] * 2
         for _ in range(3):
             with pytest.raises(EngineRefused) as refused:  # and not put into a queue: no place becomes free
                 await EngineClient.open(ray.url, Open("late"), OPEN_S)
