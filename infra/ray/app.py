@@ -42,9 +42,11 @@ class Engine:
         from model_runtime.engine.worker import Worker
 
         logging.basicConfig(level=settings.log_level, stream=sys.stderr)
+        self._loaded = False
         self._worker = Worker(lambda: load(settings))
         self._worker.start()
         await asyncio.wrap_future(self._worker.ready)
+        self._loaded = True
         self._reception = Reception(settings, self._worker)
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -70,9 +72,10 @@ class Engine:
             raise RuntimeError("The model's thread has ended.") from self._worker.ended.exception()
 
     async def __del__(self) -> None:
-        """End the model's thread, when Ray has drained the replica."""
-        self._worker.stop()
-        await asyncio.wrap_future(self._worker.ended)
+        """End the model's thread, when Ray has drained the replica, or could not make it."""
+        if self._loaded:
+            self._worker.stop()
+            await asyncio.wrap_future(self._worker.ended)
 
 
 def engines(args: dict[str, Any]) -> Application:

@@ -10,16 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import yaml
 
+from bot.child_process import die_with_parent
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,6 @@ PATIENCE_S = 300.0  # nobody waits for it: two engines load in 20 s where nothin
 OBJECT_STORE = (
     100_000_000  # bytes, of shared memory: no audio goes through it, and Ray would take a third of all
 )
-MARK = "PARLEY_TEST_CLUSTER"
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,10 @@ class Cluster:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def told(self) -> str:
+        """All that ``serve status`` prints."""
+        return self.run("serve", "status", "--address", self._dashboard)
 
     def status(self) -> dict[str, Any]:
         """The deployment, as Ray Serve's REST API tells of it; empty before there is one."""
@@ -130,12 +133,10 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     """Two nodes, one CPU each, so that two engines cannot lie on one. Nothing of them is left at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pray-"))  # short: Ray's sockets lie in it
-    mark = uuid4().hex
     head, dashboard, port = free_port(), free_port(), free_port()
     # Ray listens on every address whatever it is told, and runs what it is sent: so it asks for a token.
-    env = os.environ | {
-        MARK: mark, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)
-    }  # fmt: skip
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
+    env = os.environ | token | {"PYTHONPATH": str(ROOT)}
     nodes = [
         ["--head", "--node-ip-address", "127.0.0.2", "--port", str(head), "--temp-dir", str(folder / "ray"),
          "--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
@@ -150,12 +151,13 @@ def cluster() -> Iterator[Cluster]:
                     _until_answers(f"http://127.0.0.1:{dashboard}/api/version", folder / "node0.log")
             yield Cluster(folder, env, f"http://127.0.0.1:{dashboard}", port)
         deadline = time.monotonic() + 60
-        while left := _marked(mark):
+        while left := _holding(folder):
             assert time.monotonic() < deadline, f"processes outlive the cluster: {left}"
             time.sleep(0.2)
     finally:
-        for pid in _marked(mark):
-            os.kill(pid, signal.SIGKILL)
+        for pid in _holding(folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -167,7 +169,9 @@ def _node(log: Path, env: dict[str, str], options: list[str]) -> Iterator[None]:
         "--dashboard-agent-listen-port", str(free_port()), *options,
     ]  # fmt: skip
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env=env, cwd=ROOT, preexec_fn=die_with_parent
+        )
     try:
         yield
     finally:
@@ -191,13 +195,11 @@ def _until_answers(url: str, log: Path) -> None:
     raise AssertionError(f"Ray's head did not start:\n{log.read_text(errors='replace')[-4000:]}")
 
 
-def _marked(mark: str) -> list[int]:
-    """Every process that was started with our mark in its environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"{MARK}={mark}".encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue  # it has just ended, or is another user's
-    return found
+def _holding(folder: Path) -> list[int]:
+    """Every process with an open file in ``folder``, as each of Ray's has its log."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has just ended, or is another user's
+            if link.readlink().is_relative_to(folder):
+                found.add(int(link.parts[2]))
+    return sorted(found - {os.getpid()})

@@ -187,3 +187,13 @@ async def test_a_call_whose_engine_is_killed_in_mid_reply_goes_on_with_the_other
     finally:
         await call.end("test-over")
         await running
+
+
+async def test_a_checkpoint_that_is_not_there_is_named_and_leaves_an_engine(ray: Cluster) -> None:
+    await asyncio.to_thread(ray.deploy, OPTIONS, min_replicas=2, max_replicas=2)
+    await asyncio.to_thread(ray.until_running, 2)
+    bad = f"{OPTIONS} --checkpoint /nowhere"
+    await asyncio.to_thread(ray.deploy, bad, min_replicas=2, max_replicas=2)
+    await asyncio.to_thread(ray.until, lambda: "/nowhere: does not exist" in ray.told(), "a word of it")
+    async with talking(ray, "meanwhile") as talk:
+        assert await talk.ask()
