@@ -6,12 +6,14 @@ STAMP := $(VENV)/.ready
 
 # The parts without clock or I/O of their own; covered completely, or the tests fail.
 PURE_CORE := \
-  bot/ingress/sip/messages.py bot/ingress/sip/pacing.py \
+  bot/ingress/sip/destinations.py bot/ingress/sip/messages.py bot/ingress/sip/pacing.py \
+  bot/ingress/sip/rates.py \
   bot/knowledge/formats.py bot/knowledge/passages.py bot/knowledge/ranking.py bot/knowledge/vectors.py bot/knowledge/words.py \
-  bot/voices/ranking.py \
+  bot/variables.py bot/voices/ranking.py \
   infra/sip/render.py infra/sip/settings.py \
   model_runtime/chat.py model_runtime/interleave.py model_runtime/protocol.py model_runtime/tokens.py \
-  pipeline/keypad.py pipeline/ledger.py pipeline/segmenter.py pipeline/turns.py \
+  pipeline/answering_machine.py pipeline/interjection.py pipeline/keypad.py pipeline/ledger.py \
+  pipeline/segmenter.py pipeline/tones.py pipeline/turns.py \
   pipeline/tools/consent.py pipeline/tools/ledger.py pipeline/tools/permission.py
 nothing :=
 space := $(nothing) $(nothing)
@@ -43,7 +45,7 @@ check: setup  ## lint, format, types, import rule
 	$(BIN)/mypy
 
 test: packages check  ## check and run the tests
-	$(BIN)/python -m pytest -q -m "not slow" --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
+	$(BIN)/python -m pytest -q -m "not slow" --durations=25 --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
 test-all: packages check  ## the tests, and the slow ones
@@ -51,7 +53,7 @@ test-all: packages check  ## the tests, and the slow ones
 	$(BIN)/python -m pytest -q --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
-bench: bench-voice_to_voice bench-duplex bench-engine bench-knowledge bench-sip  ## measure; tables here, JSON and plots in build/bench
+bench: bench-answering_machine bench-voice_to_voice bench-duplex bench-engine bench-knowledge bench-sip bench-state  ## measure; tables here, JSON and plots in build/bench
 
 bench-%: setup packages
 	$(BIN)/python -m tests.bench.$*

@@ -79,6 +79,11 @@ class Agent(BaseModel):
     voice_choice: bool = Field(
         default=False, description="Whether callers on the page may have it speak in another voice"
     )
+    remember_voice: bool = Field(
+        default=False,
+        description="Whether callers on the phone who had it speak in another voice hear that one the next "
+        "time, too",
+    )
     tools: tuple[Use, ...] = Field(default=(), description="The tools it may call, and on what terms")
     mcp: tuple[McpServer, ...] = Field(default=(), description="MCP servers whose tools it may call")
     agreeing: Agreeing | None = Field(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from loguru import logger
 from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
@@ -17,13 +19,15 @@ from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
-from bot.remembering import open_memory, recalled
+from bot.remembering import callers_voice, open_memory, recalled
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
 from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
+from pipeline.chosen_voice import Favourite
+from pipeline.interjection import Kinds
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
@@ -49,6 +53,7 @@ class Answering:
     memory: Memory
     voices: SharedVoices
     toolbox: Toolbox
+    kinds: Kinds | None = None  # who knows what is said over the agent by its sound
 
     def browser_call(
         self, connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
@@ -72,7 +77,8 @@ class Answering:
         fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
         transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
         warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
-        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm))
+        favourite = callers_voice(self.memory, self.agent, leg.peer)
+        call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm), favourite)
         return PhoneCall(call, leg, warm)
 
     def consultation(
@@ -87,7 +93,16 @@ class Answering:
             greeting=briefing,
             voice=self._voice,
         )
-        return Call(transport, fader, self.engine.url, agent, self._call_settings, on_event, leg.call_id)
+        return Call(
+            transport,
+            fader,
+            self.engine.url,
+            agent,
+            self._call_settings,
+            on_event,
+            leg.call_id,
+            timbres=self.voices.timbre,
+        )
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
@@ -104,6 +119,7 @@ class Answering:
         call_id: str,
         record: CallRecord,
         transfer: Transfer | None = None,
+        favourite: Favourite | None = None,
     ) -> Call:
         """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
         agent = self.agent
@@ -122,12 +138,14 @@ class Answering:
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
                 voice_choice=agent.voice_choice,
                 more_voices=tuple(self.voices.entries),
+                kinds=self.kinds,
             ),
             self._call_settings,
             call_id=call_id,
             record=record,
             transfer=transfer,
             timbres=self.voices.timbre,
+            favourite=favourite,
         )
 
     @property
@@ -144,6 +162,7 @@ class Answering:
                 end_ms=turns.end_ms,
                 hold_ms=turns.hold_ms,
                 barge_in_ms=turns.barge_in_ms,
+                judge_ms=turns.judge_ms if self.kinds else 0,
                 min_speech_ms=turns.min_speech_ms,
                 max_turn_ms=turns.max_turn_ms,
                 silence_ms=round(1000 * quiet.after_s) if quiet else 0,
@@ -164,7 +183,9 @@ async def answering(
         Knowledge(settings.knowledge) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
-        yield Answering(settings, agent, engine, memory, shared, toolbox)
+        english = agent.language.split("-")[0] == "en"  # it has learnt no other words
+        kinds = await asyncio.to_thread(_kinds) if settings.turns.judge_ms and english else None
+        yield Answering(settings, agent, engine, memory, shared, toolbox, kinds)
 
 
 def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:
@@ -188,6 +209,15 @@ def make_engine(settings: Settings) -> Engine:
     return OwnEngine(
         settings.engine, settings.checkpoint, settings.voices_dir, settings.max_calls, settings.log_level
     )
+
+
+@cache
+def _kinds() -> Kinds:
+    from model_runtime.interjections import (
+        Interjections,  # onnxruntime: native code that not all have use for
+    )
+
+    return Interjections().kinds
 
 
 def _ears(guarded: bool) -> tuple[Fader, BaseAudioFilter | None]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
-import redis
 
 from bot.agents import AgentError, load_agent
 from bot.engine_probe import EngineUnavailable, ask_engine
@@ -28,6 +27,11 @@ from bot.ingress.sip.settings import SipSettings
 from bot.knowledge.knowledge import load_encoder
 from bot.knowledge.store import KnowledgeError, Store, names
 from bot.settings import KnowledgeSettings, RedisSettings, Settings, variable
+from pipeline.memory import MemoryUnavailable
+from pipeline.memory.address import parse
+from pipeline.memory.client import asking, connect, in_words
+from pipeline.memory.keys import Keys
+from pipeline.memory.masters import let_go, master_of
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
 
 PACKAGES = (
@@ -40,6 +44,7 @@ PACKAGES = (
     "onnxruntime",
     "numpy",
 )
+REDIS_S = 5.0  # a Sentinel or a node of a Cluster that is gone takes half a second to be passed over
 CHECKPOINT_S = 600.0  # reading 16 GB from a slow disk
 
 # Run in a process of its own: the bot itself never loads torch.
@@ -244,28 +249,30 @@ def _knowledge(settings: KnowledgeSettings) -> Iterator[Finding]:
 
 def _redis(settings: RedisSettings) -> Finding:
     url = settings.url.get_secret_value()
-    return _others_redis(url) if url else _own_redis(settings.data_dir)
+    return asyncio.run(_others_redis(url, settings.tenant)) if url else _own_redis(settings.data_dir)
 
 
-def _others_redis(url: str) -> Finding:
+async def _others_redis(url: str, tenant: str) -> Finding:
     set_by = variable("redis", "url")
     try:
-        with redis.Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3) as client:
-            at = client.get_connection_kwargs()
-            where = at.get("path") or f"{at.get('host', 'localhost')}:{at.get('port', 6379)}"
-            client.ping()
-            about = client.info()
-    except (ValueError, TypeError):  # their words may repeat a part of the password
+        where = str(parse(url))
+        client = connect(url, Keys(tenant))
+    except ValueError:  # its words may repeat a part of the password
         return Finding("bad", "Redis", f"{set_by} is no URL that Redis's client understands")
-    except redis.ResponseError as error:
-        return Finding("bad", "Redis", f"{where} answers, but does not do as asked: {error}")
-    except redis.RedisError as error:
-        return Finding("bad", "Redis", f"{where} does not answer: {error}; it is set by {set_by}")
+    try:
+        async with asking(REDIS_S):
+            about = await client.info()
+    except MemoryUnavailable as error:
+        return Finding("bad", "Redis", f"{where}: {in_words(error)} It is set by {set_by}")
+    finally:
+        master = master_of(client)
+        await let_go(client)
     if about.get("role") == "slave":
         return Finding(
             "bad", "Redis", f"{where} is a replica, which takes no writes; {set_by} should name its master"
         )
-    return Finding("ok", "Redis", f"{where} answers, version {about['redis_version']}")
+    at = f", its master at {master[0]}:{master[1]}" if master else ""
+    return Finding("ok", "Redis", f"{where} answers{at}, version {about['redis_version']}")
 
 
 def _own_redis(folder: Path) -> Finding:

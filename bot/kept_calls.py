@@ -117,6 +117,7 @@ def forget(
                 "erased": [_plain(call) for call in done.erased],
                 "on_the_line": [call.call_id for call in done.on_the_line],
                 "unknown": [call.call_id for call in done.unknown],
+                "callers": done.callers,
                 "disk_tidied": done.disk_tidied if own else None,
             }
         )
@@ -137,7 +138,7 @@ class _Choice:
 
     def holds(self, call: Kept) -> bool | None:
         """Whether it is one of them; ``None``: what is kept does not say."""
-        from pipeline.memory.archive import is_caller
+        from pipeline.memory.callers import is_caller
 
         if self.caller:
             stored = call.facts.get("caller")
@@ -155,6 +156,7 @@ class _Forgotten:
     erased: list[Kept] = field(default_factory=list)
     on_the_line: list[Kept] = field(default_factory=list)
     unknown: list[Kept] = field(default_factory=list)
+    callers: int = 0  # of whom something was remembered beyond their calls
     disk_tidied: bool = True
 
 
@@ -182,6 +184,8 @@ async def _forget(archive: Archive, chosen: _Choice, when_over: bool, own: bool)
                     done.erased.append(call)
                 except OnTheLine:
                     done.on_the_line.append(call)
+    if chosen.caller:  # last: a call that has just ended may have left something
+        done.callers = await archive.callers.forget(chosen.caller)
     if own:  # even if nothing was erased now: an earlier try may have been broken off before this
         done.disk_tidied = await archive.tidy_disk()
     return done
@@ -339,12 +343,14 @@ def _print_forgotten(done: _Forgotten, own: bool) -> None:
         whose = " of ".join(filter(None, (_when(call), call.facts.get("caller"))))
         said = ", ".join(filter(None, parts)) or "its facts"
         _say(f"Erased {call.call_id}{f' ({whose})' if whose else ''}: {said}.")
-    if not done.erased and not done.on_the_line:
+    if done.callers:
+        _say("Erased the voice that they had chosen.")
+    if not done.erased and not done.on_the_line and not done.callers:
         _say("There is nothing to erase.")
     if done.unknown:
         ids = ", ".join(call.call_id for call in done.unknown)
         _say(f"Not erased, since what is kept does not say whose or how old it is: {ids}.", "yellow")
-    if done.erased and not own:
+    if (done.erased or done.callers) and not own:
         _say("What your Redis or its backups wrote to disk holds it until it is written anew.", "dim")
     if not done.disk_tidied:
         _say("It stands in Parley's file on disk until that is written anew, within an hour.", "yellow")

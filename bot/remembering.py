@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from loguru import logger
 
@@ -20,6 +21,7 @@ from pipeline.memory import (
     RedisImpossible,
     Remembered,
 )
+from pipeline.memory.callers import CallerStore, is_somebody
 
 NOWHERE = "unix:///nowhere"  # no call waits for a Redis, so one that is not there is only slower to say so
 
@@ -93,6 +95,37 @@ async def recalled(memory: Memory, name: str, agent: Agent, engine: Engine) -> R
         logger.info("a caller came back to another agent or model: the conversation begins anew")
         return None
     return remembered
+
+
+@dataclass(frozen=True)
+class CallersVoice:
+    """``Favourite`` of one caller with one agent, in Redis."""
+
+    callers: CallerStore
+    caller: str
+    agent: str
+
+    async def recall(self) -> str:
+        """As in their last call."""
+        try:
+            return await self.callers.voice(self.caller, self.agent)
+        except MemoryUnavailable as error:
+            logger.warning("the voice that the caller chose before cannot be looked up: {}", error)
+            return ""
+
+    async def keep(self, voice: str) -> None:
+        """For their next."""
+        try:
+            await self.callers.keep_voice(self.caller, self.agent, voice)
+        except MemoryUnavailable as error:
+            logger.warning("the voice that the caller chose is not remembered: {}", error)
+
+
+def callers_voice(memory: Memory, agent: Agent, caller: str) -> CallersVoice | None:
+    """``None`` if the agent does not remember it, or the caller could be anybody."""
+    if not (agent.remember_voice and is_somebody(caller)):
+        return None
+    return CallersVoice(memory.callers, caller, agent.name)
 
 
 def _checkpoint(engine: Engine) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -106,8 +107,9 @@ class RedisSettings(Group):
 
     url: SecretStr = Field(
         default=SecretStr(""),
-        description="Redis that remembers calls: `redis://:password@host:6379/0`, `rediss://...` or "
-        "`unix:///path`. Empty: start our own, which only this Parley can reach.",
+        description="Redis that remembers calls: `redis://:password@host:6379/0`, `unix:///path`, "
+        "`redis+sentinel://host:26379,host2:26379/mymaster`, `redis+cluster://host:6379,host2:6379`; with "
+        "TLS `rediss`. Empty: start our own, which only this Parley can reach.",
     )
     data_dir: Folder = Field(
         default_factory=_data_dir,
@@ -129,8 +131,10 @@ class RedisSettings(Group):
     @field_validator("url")
     @classmethod
     def _scheme(cls, url: SecretStr) -> SecretStr:
-        if url and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("should begin with redis://, rediss:// or unix://")
+        if url and not re.match(r"(unix|rediss?(\+sentinel|\+cluster)?)://", url.get_secret_value()):
+            raise ValueError(
+                "should begin with redis://, rediss://, unix:// or one with +sentinel or +cluster"
+            )
         return url
 
 

@@ -25,6 +25,12 @@ class TurnSettings(Group):
     barge_in_ms: int = Field(
         default=_TURNS.barge_in_ms, ge=0, description="Speech over the bot, in ms, that stops it for good."
     )
+    judge_ms: int = Field(
+        default=40,
+        ge=0,
+        description="Silence in ms after a short word over the bot, after which it is judged by its sound: a "
+        'back-channel ("mm-hm") or words. English agents only. 0: by its length alone.',
+    )
     min_speech_ms: int = Field(
         default=_TURNS.min_speech_ms,
         ge=0,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from model_runtime.protocol import Sampling
+from pipeline.interjection import Kinds
 from pipeline.segmenter import SegmenterSettings
 from pipeline.tools.consent import ENGLISH, AgreeingWords
 from pipeline.tools.tool import Tool
@@ -38,6 +39,7 @@ class CallAgent:
     voice_choice: bool = False  # whether callers may choose another voice
     more_voices: Sequence[str] = ()  # beyond the engine's own: it can be given them
     agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
+    kinds: Kinds | None = None  # who tells what is said over the bot by its sound (``TurnSettings.judge_ms``)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from pipeline.segmenter import (
     Segmenter,
     SegmenterSettings,
     SpeechStart,
-    SpeechStop,
 )
 from pipeline.tones import Tone, ToneTracker
 
@@ -35,7 +34,7 @@ rings, by a tone on an answered line. ``intercept``: the network's three tones (
 is not in service, and so on). ``silence``: nobody says anything.
 """
 
-HELD = 8  # frames a voice's marks wait, to learn whether they were a tone's; it is sure of one after 5
+HELD = 16  # frames a voice's marks wait, to learn whether they were a tone's: so long a low one takes
 TAIL = 10  # frames after a tone in which webrtcvad still takes the silence for a voice
 RING_HZ = (380.0, 500.0)  # 425 (ETSI), 440 + 480 (North America), 400 + 450 (United Kingdom)
 INTERCEPT_HZ = ((914, 985), (1371, 1429), (1777, 1777))  # each may be the lower or the higher one
@@ -46,14 +45,13 @@ INTERCEPT_OFF_HZ = 40.0
 class DetectorSettings:
     """All in ms. The first two were chosen on the tuning set of tests/bench/answering_machine."""
 
-    person_ms: int = 1800  # a person's first phrase is no longer
+    person_ms: int = 2100  # a person's first phrase is no longer
     pause_ms: int = 700  # silence after which a phrase is over, and not a pause for breath
     least_ms: int = 100  # a phrase that is shorter is a click
     silence_ms: int = 3000  # without any word
     ring_ms: int = 5500  # ... after a ring: 4 s lie between two in most countries
-    tone_ms: int = 120  # beeps are no shorter
-    beep_ms: int = 2500  # ... nor longer; a fax machine's tone is
-    after_tone_ms: int = 120  # without another tone, and it was a beep rather than one of three
+    beep_ms: int = 2500  # no beep is longer; a fax machine's tone is
+    after_tone_ms: int = 240  # without another tone, and it was a beep rather than one of three
     quiet_ms: int = 4000  # a machine that has said nothing for so long will not beep
 
 
@@ -108,7 +106,7 @@ class AnsweringMachineDetector:
         self._held.append((self._frames, frame, self._is_speech(frame)))
         self._frames += 1
         sounding = self._tracker.now
-        if ended is not None and ended.ms >= self._settings.tone_ms:
+        if ended is not None:
             self._tones.append(ended)
         if (tone := ended or sounding) is not None:
             begin, end = self._masked
@@ -130,7 +128,7 @@ class AnsweringMachineDetector:
         self._quiet_from = last.end * FRAME_MS
         if _is_intercept([*self._tones, *filter(None, (sounding,))][-3:]):
             return "intercept"
-        if sounding is not None or now - last.end * FRAME_MS < self._settings.after_tone_ms + HELD * FRAME_MS:
+        if sounding is not None or now - last.end * FRAME_MS < self._settings.after_tone_ms:
             return None
         self._tones.clear()
         if not self._spoke and RING_HZ[0] <= last.hz <= RING_HZ[1]:
@@ -144,14 +142,13 @@ class AnsweringMachineDetector:
         """Mark speech: HELD frames late, and never a tone."""
         self._voiced = voiced
         for event in self._segmenter.push(frame):
-            match event:
-                case SpeechStart(at=at):
-                    self._speaking = self._spoke = True
-                    if self._first is None:
-                        self._first = at * 1000 // RATE
-                case SpeechStop(at=at):
-                    self._speaking = False
-                    self._last = self._quiet_from = at * 1000 // RATE
+            at = event.at * 1000 // RATE
+            self._speaking = isinstance(event, SpeechStart)
+            if self._speaking:
+                self._spoke = True
+                self._first = at if self._first is None else self._first
+            else:
+                self._last = self._quiet_from = at
 
     def _words(self, tone: bool) -> Found | None:
         """What speech and silence say by now."""

@@ -19,7 +19,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE, HistoryEntry
 from pipeline.agent import CallAgent, CallSettings
-from pipeline.chosen_voice import Timbres, no_timbre
+from pipeline.chosen_voice import Favourite, Timbres, no_timbre
 from pipeline.conversation import Conversation
 from pipeline.fader import Fader
 from pipeline.page_messages import PageMessage
@@ -85,6 +85,7 @@ class Call:
         transfer: puts the caller through, where the ingress can.
         record: what was said before, and where what is said now is kept; its end is the call's.
         timbres: where voices come from that the engine does not have.
+        favourite: what is remembered of the caller beyond the call, if it is to be.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Call:
         record: CallRecord | None = None,
         transfer: Transfer | None = None,
         timbres: Timbres = no_timbre,
+        favourite: Favourite | None = None,
     ) -> None:
         """See the class."""
         self._record = record or CallRecord()
@@ -115,6 +117,7 @@ class Call:
             transfer=transfer,
             on_event=on_event,
             timbres=timbres,
+            favourite=favourite,
         )
         self._worker = PipelineWorker(
             Pipeline([transport.input(), self._stage, transport.output(), PlaybackTap(self._stage.dialogue)]),
@@ -148,6 +151,7 @@ class Call:
             with suppress(asyncio.CancelledError):
                 await watch
             await self._stage.dialogue.desk.close()
+            await self._stage.dialogue.chosen_voice.keep()  # first: what is closed may be erased at once
             self._record.close(self._reason or ("hung-up" if over else "failed"))
         return CallEnd(
             self.call_id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from model_runtime.protocol import SetVoice
 from pipeline import page_messages as page
@@ -15,6 +16,16 @@ from pipeline.record import CallRecord
 
 Timbres = Callable[[str], Awaitable[bytes]]
 """The file of a voice for an engine that does not have it, within a second; empty if there is none."""
+
+
+class Favourite(Protocol):
+    """The voice a caller chose in an earlier call. Neither method raises, or takes longer than a second."""
+
+    async def recall(self) -> str:
+        """Empty: none, or it cannot be looked up."""
+
+    async def keep(self, voice: str) -> None:
+        """For the next call; empty: none."""
 
 
 async def no_timbre(_voice: str) -> bytes:
@@ -31,6 +42,7 @@ class ChosenVoice:
         send: to the engine, if there is one.
         tell: to the page.
         timbres: where voices come from that the engine does not have.
+        favourite: what is remembered of the caller, if it is to be.
     """
 
     def __init__(
@@ -40,8 +52,11 @@ class ChosenVoice:
         send: Callable[[SetVoice], None],
         tell: Callable[[page.PageMessage], Awaitable[None]],
         timbres: Timbres = no_timbre,
+        favourite: Favourite | None = None,
     ) -> None:
         """See the class."""
+        self._favourite = favourite
+        self._recalled = ""
         self.engines: frozenset[str] = frozenset()  # the voices that the engine has
         self.timbre = timbres
         self._agents = agents
@@ -56,6 +71,18 @@ class ChosenVoice:
     def name(self) -> str:
         """What a session is to be opened with."""
         return self._record.voice or self._agents
+
+    async def recall(self) -> None:
+        """Before the first session: as in the caller's last call, unless this one goes on from another."""
+        if self._favourite is not None and not self._record.voice:
+            self._recalled = await self._favourite.recall()
+            if self._recalled:
+                self._record.speak_as(self._recalled)
+
+    async def keep(self) -> None:
+        """After the last: for the caller's next call."""
+        if self._favourite is not None and (self._record.voice or self._recalled):
+            await self._favourite.keep(self._record.voice)
 
     async def choose(self, name: str) -> None:
         """Speak as ``name`` from the next chunk on."""

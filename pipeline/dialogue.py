@@ -15,7 +15,6 @@ from loguru import logger
 
 from model_runtime import protocol
 from model_runtime.protocol import (
-    INPUT_RATE,
     OUTPUT_RATE,
     Audio,
     ClientMessage,
@@ -32,14 +31,13 @@ from model_runtime.protocol import (
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
-from pipeline.chosen_voice import ChosenVoice, Timbres, no_timbre
+from pipeline.chosen_voice import ChosenVoice, Favourite, Timbres, no_timbre
+from pipeline.ear import Ear
 from pipeline.engine_client import EngineClient, EngineGone
-from pipeline.keypad import Keypad
 from pipeline.output import Output
 from pipeline.owed import Owed
-from pipeline.recent import RecentAudio
 from pipeline.record import CallRecord
-from pipeline.segmenter import Segmenter, SpeechStart
+from pipeline.segmenter import SpeechStart
 from pipeline.tools.desk import ToolDesk
 from pipeline.tools.line import CallLine
 from pipeline.turns import (
@@ -51,6 +49,8 @@ from pipeline.turns import (
     Finished,
     Heard,
     Hold,
+    Judge,
+    Judged,
     Prompt,
     Reset,
     Resume,
@@ -58,12 +58,10 @@ from pipeline.turns import (
     Speak,
     Speculate,
     Stop,
-    Tick,
     Turns,
     length,
 )
 
-RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
 SILENCE_INSTRUCTION = "The caller has been silent for a while. Say these words: {words}"
 KEYS_INSTRUCTION = "The caller pressed these keys on the phone: {keys}"
@@ -79,6 +77,7 @@ class Dialogue:
         output: see ``Output``.
         clock: seconds, monotonic.
         timbres: where voices come from that the engine does not have.
+        favourite: what is remembered of the caller, if it is to be.
     """
 
     def __init__(
@@ -89,11 +88,13 @@ class Dialogue:
         output: Output,
         clock: Callable[[], float],
         timbres: Timbres = no_timbre,
+        favourite: Favourite | None = None,
     ) -> None:
         """See the class."""
         self.record = record
-        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell, timbres)
+        self.chosen_voice = ChosenVoice(agent.voice, record, self._send, self._tell, timbres, favourite)
         self.line = CallLine(output, lambda: self._turns.idle, self.chosen_voice)
+        self.ear = Ear(settings.segmenter, agent.kinds)
         self.desk = ToolDesk(agent, settings, record, self.line, self._tell, self._tool_news)
         self.last_audio_at: float | None = None  # when the caller was last heard from, silence included
         self._agent = agent
@@ -101,13 +102,9 @@ class Dialogue:
         self._output = output
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._segmenter = Segmenter(settings.segmenter)
         self._turns = Turns(settings.turns, record.next_turn)
-        self._keypad = Keypad()
         self._keyed: str | None = None  # what the prompt at hand says that the caller pressed
-        self._recent = RecentAudio(RECENT_S * INPUT_RATE)
         self._client: EngineClient | None = None
-        self._session_start = 0  # where on the call's clock the engine session's clock is 0
         self._answer: Answer | None = None
         self._owed = Owed(record.tools)
         self._over = False
@@ -118,19 +115,18 @@ class Dialogue:
         """The caller's next samples, 16 kHz mono s16le."""
         async with self._lock:
             self.last_audio_at = self._clock()
-            self._recent.push(pcm)
             self._send(Audio(pcm))
-            for event in self._segmenter.push(pcm):
+            for event in self.ear.push(pcm):
                 await self._handle(event)
                 await self._output.caller_speaks(isinstance(event, SpeechStart))
-            await self._handle(Tick(self._segmenter.position, self._segmenter.voiced))
+            await self._handle(self.ear.tick)
             if self._client and self._turns.idle and not self.line.over:
                 await self._prompted()
 
     async def key_pressed(self, key: str) -> None:
         """The caller pressed a key of their phone; an entry is answered once the floor is free."""
         async with self._lock:
-            self._keypad.press(key, self._segmenter.position)
+            self.ear.press(key)
 
     async def voice_wished(self, voice: str) -> None:
         """The caller would like another voice, one of those they were offered.
@@ -146,7 +142,7 @@ class Dialogue:
 
     async def _prompted(self) -> None:
         """Have the prompt that waits answered, or else what was entered on the keypad."""
-        if self._owed.prompt is None and (keys := self._keypad.take(self._segmenter.position)):
+        if self._owed.prompt is None and (keys := self.ear.keys()):
             self._owed.prompt = KEYS_INSTRUCTION.format(keys=" ".join(keys))
             self._keyed = f"[keys {keys}]"
         if self._owed.prompt is not None:
@@ -187,6 +183,8 @@ class Dialogue:
                 self._output.fader.hold()
             case Resume():
                 self._output.fader.resume()
+            case Judge(turn, (start, _)):
+                await self._handle(Judged(turn, self.ear.meaning(start)))
 
     async def _fallen_silent(self, times: int) -> None:
         policy = self._agent.silence
@@ -199,17 +197,16 @@ class Dialogue:
 
     def _speculate(self, action: Speculate) -> None:
         asked = action if self._owed.question is None else action.after(self._owed.question)
-        begun, client = self._session_start, self._client
+        client = self._client
         if client is None and asked.spans:
             self._owed.question = asked
-        spans = [(max(start, begun) - begun, end - begun) for start, end in asked.spans if end > begun]
+        spans = self.ear.in_session(asked.spans)
         if client is None or 2 * length(spans) < length(asked.spans):
             # The engine is away, or has been for so long that most of what was said is forgotten.
             self._turns.handle(Finished(action.turn))
             if client is not None:
                 self._owed.question = None
             return
-        since_ended = (self._recent.end - asked.ended_at) / INPUT_RATE
         self._answer = Answer(
             turn=action.turn,
             client=client,
@@ -217,7 +214,7 @@ class Dialogue:
             again=self._owed.again,
             prompt=None if spans else self._owed.prompt,
             to_voice=bool(spans),
-            caller_ended=(self.last_audio_at or 0.0) - since_ended,
+            caller_ended=(self.last_audio_at or 0.0) - self.ear.seconds_since(asked.ended_at),
             transcript=None if spans else self._keyed,
         )
         text = "" if spans else (self._owed.prompt or "")
@@ -296,9 +293,8 @@ class Dialogue:
         """``SessionListener``: say whom the caller talks to, and greet."""
         async with self._lock:
             self._client = client
-            self._session_start = self._recent.begin
-            if self._recent.pcm:
-                self._send(Audio(self._recent.pcm))
+            if heard := self.ear.begin_session():
+                self._send(Audio(heard))
             self._owed.new_session()
             delivered = self._deliver()
             waits = self._owed.again and self.record.tools.running

@@ -22,6 +22,11 @@ class RecentAudio:
         """All that is kept, s16le."""
         return bytes(self._pcm)
 
+    def cut(self, start: int, end: int) -> bytes:
+        """What is kept of [``start``, ``end``), s16le."""
+        first = 2 * max(0, start - self.begin)
+        return bytes(self._pcm[first : max(first, 2 * (end - self.begin))])
+
     def push(self, pcm: bytes) -> None:
         """The next samples."""
         self._pcm += pcm

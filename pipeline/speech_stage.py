@@ -36,7 +36,7 @@ from pipecat.utils.time import time_now_iso8601
 from model_runtime.protocol import INPUT_RATE, Open
 from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
-from pipeline.chosen_voice import Timbres, no_timbre
+from pipeline.chosen_voice import Favourite, Timbres, no_timbre
 from pipeline.dialogue import Dialogue
 from pipeline.engine_session import SessionImpossible, keep_session
 from pipeline.fader import Fader
@@ -62,6 +62,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         transfer: the ingress's; without it no caller can be put through.
         on_event: gets every message the page gets, for logs and metrics.
         timbres: where voices come from that the engine does not have.
+        favourite: what is remembered of the caller, if it is to be.
         clock: seconds, monotonic.
     """
 
@@ -81,12 +82,13 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         transfer: Transfer | None = None,
         on_event: Callable[[page.PageMessage], None] | None = None,
         timbres: Timbres = no_timbre,
+        favourite: Favourite | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See the class."""
         super().__init__(name="speech-stage", settings=_no_llm_settings())
         self.fader = fader
-        self.dialogue = Dialogue(agent, settings, record, self, clock, timbres)
+        self.dialogue = Dialogue(agent, settings, record, self, clock, timbres, favourite)
         self.said_last_words = False
         self._engine_url = engine_url
         self._call_id = call_id
@@ -154,6 +156,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         tools = [tool.schema for tool in agent.tools.values()]
         message = Open(self._call_id, agent.instructions, tools, agent.voice, agent.sampling)
         try:
+            await self.dialogue.chosen_voice.recall()
             await keep_session(self._engine_url, message, self._call_settings, self.dialogue, self._clock)
         except SessionImpossible as end:
             await self.say_notice("error", end.text, ended=True)

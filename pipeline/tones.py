@@ -2,8 +2,8 @@
 
 A window of 80 ms is a tone if nearly all of its energy in the telephone's band lies within 60 Hz of one
 frequency. Two that are 40 or 50 Hz apart (ring-back, ITU-T E.180) are one by that rule, at their middle,
-which is all that has to be known of them. A voice that hums passes it now and then, but not for long at one
-pitch: so a tone counts from 100 ms on at the same frequency.
+which is all that has to be known of them. A voice that hums passes it now and then, up to 120 ms at one
+pitch and below 500 Hz in all that was looked at: so a tone counts from ``least_ms`` on.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ BAND = (280.0, 3400.0)  # Hz
 WIDTH_HZ = 60.0
 PURITY = 0.85  # share of the energy; a tone 10 dB above white noise has 0.9
 LEAST_RMS = 100.0  # of 32768: 50 dB below full scale is no tone that anybody is meant to hear
-DRIFT_HZ = 12.0  # a telephone exchange keeps its tones to 1 %; a voice does not
-CONFIRM = 5  # windows in a row, 20 ms apart
+DRIFT_HZ = 7.0  # a telephone exchange keeps its tones to 1 %; a voice does not
 
 _hann = np.hanning(WINDOW).astype(np.float32)
 _hz = np.fft.rfftfreq(FFT, 1 / RATE)
 _band = (_hz >= BAND[0]) & (_hz <= BAND[1])
+
+
+def least_ms(hz: float) -> int:
+    """From how long on it is a tone, at that frequency, rather than a voice."""
+    return 200 if hz < 600 else 120
 
 
 def frequency(window: NDArray[np.int16]) -> float | None:
@@ -80,7 +84,7 @@ class ToneTracker:
         if hz is not None:
             run = run or Tone(hz, self._frames - WINDOW // FRAME, self._frames)
             run.end = self._frames
-            if run.end - run.begin >= WINDOW // FRAME + CONFIRM - 1:
+            if run.ms >= least_ms(run.hz):
                 self.now = run
         self._run = run
         return ended

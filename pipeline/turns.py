@@ -9,13 +9,15 @@ goes on instead, the answer is thrown away (``Drop``) and the next one answers e
 A caller who speaks over an answer already heard is first yielded to without losing anything: the bot lowers
 its voice (``Duck``), then holds still (``Hold``). If it was a cough or an "mm-hm", it goes on where it was
 (``Resume``); if the caller keeps speaking, or speaks again soon, it was an interruption: the answer is over
-(``Stop``), and what was said over it begins a new turn.
+(``Stop``), and what was said over it begins a new turn. How long it lasted leaves a word's meaning open, so
+somebody who knows the sound of words may be asked (``Judge``), who need not be sure, or answer at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
 
@@ -38,6 +40,7 @@ class TurnSettings:
     duck_ms: int = 20  # speech over the bot that lowers its voice
     hold_ms: int = 120  # that makes it hold still
     barge_in_ms: int = 800  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter
+    judge_ms: int = 0  # silence after speech that it holds still for, until its sound is judged; 0: never
     again_ms: int = 1200  # speech over the bot counts together with what was said over it so long before
     min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
     max_turn_ms: int = 30_000  # speech that leaves nobody a turn is answered after this: it may be a radio
@@ -86,7 +89,15 @@ class Reset:
     """Whatever was being said or made is void: the engine's session is gone."""
 
 
-Event = SpeechStart | SpeechStop | Tick | Prompt | Heard | Finished | Silence | Reset
+@dataclass(frozen=True)
+class Judged:
+    """What was said over ``turn``'s answer, by its sound: no more than a back-channel, or a barge-in."""
+
+    turn: int
+    meaning: Literal["back-channel", "barge-in", "open"]
+
+
+Event = SpeechStart | SpeechStop | Tick | Prompt | Heard | Finished | Silence | Judged | Reset
 
 # --- actions ----------------------------------------------------------------------
 
@@ -153,13 +164,21 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Say what the sound of ``span`` means, which was said over the answer (``Judged``)."""
+
+    turn: int
+    span: Span
+
+
+@dataclass(frozen=True)
 class FallenSilent:
     """Nobody has spoken for ``silence_ms``: for the ``times``-th time since the caller last did."""
 
     times: int
 
 
-Action = Speculate | Speak | Drop | Stop | Duck | Hold | Resume | FallenSilent
+Action = Speculate | Speak | Drop | Stop | Duck | Hold | Resume | Judge | FallenSilent
 
 # --- the machine ------------------------------------------------------------------
 
@@ -191,6 +210,7 @@ class Turns:
     _over: list[Span] = field(default_factory=list)  # speech over the answer that has not stopped it
     _voiced_at: int = 0  # the last tick with voice
     _silent_at: int = 0  # and without
+    _judged_at: int = -1  # the last voice that was judged with what came before it
     _quiet_from: int = 0  # since when nobody has had the floor
     _silences: int = 0  # since the caller last spoke
 
@@ -228,6 +248,8 @@ class Turns:
                 if self._answer and self._answer.may_speak:
                     self._over.clear()
                     return self._stop()
+            case Judged(turn, meaning):
+                return self._judged(turn, meaning)
             case _:  # Reset
                 self._answer = None
                 self._spans, self._over = [], []
@@ -248,7 +270,8 @@ class Turns:
             return []
         begun, self._voice_from = self._voice_from, None
         if self._answer:  # too short to be a barge-in: the answer goes on
-            self._over.append((begun, at))
+            if at > begun:
+                self._over.append((begun, at))
             return []
         self._spans.append((begun, at))
         self._voice_end = at
@@ -298,7 +321,34 @@ class Turns:
             begins = _samples(settings.duck_ms) <= now - self._silent_at < _samples(settings.hold_ms)
             return self._give_way(Duck) if begins or self._voice_from is not None else []
         calm = _samples(CALM_MS) if self._answer.yields is Duck else self._patience()
-        return self._resume() if now - self._voiced_at >= calm else []
+        if now - self._voiced_at >= calm:
+            return self._resume()
+        return self._ask(now) if self._answer.yields is Hold else []
+
+    def _ask(self, now: int) -> list[Action]:
+        """Have what the answer holds still for judged, once in each pause."""
+        assert self._answer is not None
+        judge = _samples(self.settings.judge_ms)
+        if self._voice_from is None or self._judged_at == self._voiced_at:
+            return []
+        if not judge or now - self._voiced_at < judge:
+            return []
+        self._judged_at = self._voiced_at
+        return [Judge(self._answer.turn, (self._voice_from, self._voiced_at))]
+
+    def _judged(self, turn: int, meaning: str) -> list[Action]:
+        current = self._answer is not None and self._answer.turn == turn and self._answer.yields is Hold
+        if not current or self._voiced_at != self._judged_at:  # too late: they have gone on
+            return []
+        if meaning == "barge-in":
+            return self._stop()
+        if meaning == "back-channel":
+            # It does not count together with what is said next.
+            self._over.clear()
+            if self._voice_from is not None:
+                self._voice_from = self._voiced_at
+            return self._resume()
+        return []
 
     def _patience(self) -> int:
         """Samples of silence after which an answer held still goes on."""

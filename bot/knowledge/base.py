@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from loguru import logger
 
@@ -16,7 +16,6 @@ from bot.knowledge.vectors import Nearest, Vectors
 from model_runtime.errors import EncoderError
 
 PATIENCE_S = 5.0  # a search that takes longer is given up: the caller waits
-LEAST_STEM = 4  # letters of a stem that is taken for that of a word cut short
 
 
 class Encoder(Protocol):
@@ -50,13 +49,6 @@ class Hit:
         return f"{self.source}{place}"
 
 
-class Searched(NamedTuple):
-    """What a search brought, and the terms it looked for: of a word cut short, what it was taken for."""
-
-    hits: list[Hit]
-    terms: frozenset[str]
-
-
 class Base:
     """An open base. Used in one thread, closed by who opened it. Its methods raise ``KnowledgeError``."""
 
@@ -73,13 +65,11 @@ class Base:
         """Close its file."""
         self._store.close()
 
-    def search(self, text: str, limit: int, unfinished: bool = False) -> Searched:
+    def search(self, text: str, limit: int) -> list[Hit]:
         """The best passages for a question, none if none is near it."""
-        query = words.ask(text, unfinished)
+        query = words.ask(text)
         vector = self._vector(text)
         with self._reading():
-            if query.prefix:
-                query = self._completed(query)
             shares, by_words, found = self._by_words(query)
             likeness = (
                 self._nearest.search(vector, ranking.CANDIDATES)
@@ -90,7 +80,7 @@ class Base:
                 ranking.fused(by_words, list(likeness)), shares, likeness, self._least_likeness
             )[:limit]  # fmt: skip
             found |= self._store.fetch([one for one, _ in order if one not in found])
-        return Searched([_hit(found[one], score) for one, score in order], query.terms)
+        return [_hit(found[one], score) for one, score in order]
 
     def _vector(self, text: str) -> Vectors | None:
         """What is asked as a vector, if there is an encoder and it does its work."""
@@ -130,16 +120,6 @@ class Base:
         }
         order = sorted(scored, key=lambda one: (-scored[one].score, one))
         return {one: told.share for one, told in scored.items()}, order[: ranking.CANDIDATES], found
-
-    def _completed(self, query: words.Query) -> words.Query:
-        """A query whose last word may be cut short, with the word that it most likely is."""
-        if self._store.frequencies([query.tokens[-1].text]):
-            return query
-        # The index has stems, so "sleepi" is looked for both as a beginning and as "sleep" and more.
-        shorter = [query.prefix[:end] for end in range(len(query.prefix) - 1, LEAST_STEM - 1, -1)]
-        stems = self._store.frequencies(shorter)
-        may_be = self._store.beginning(query.prefix, 1) + sorted(stems, key=len, reverse=True)
-        return words.completed(query, may_be[0]) if may_be else query
 
 
 def _hit(found: Found, score: float) -> Hit:

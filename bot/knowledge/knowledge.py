@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from loguru import logger
 
-from bot.knowledge.base import Base, Encoder, Hit, Searched
+from bot.knowledge.base import Base, Encoder, Hit
 from bot.knowledge.store import KnowledgeError, NoSuchBase
 from model_runtime.errors import EncoderError
 
@@ -45,7 +45,6 @@ class Answer:
     question: str
     hits: tuple[Hit, ...] = ()
     fault: str = ""
-    terms: frozenset[str] = frozenset()  # that were looked for
 
     def said(self) -> str:
         """For the model: each passage under its source, or what to do without one."""
@@ -85,23 +84,18 @@ class Knowledge:
         finally:
             self._thread.shutdown(wait=False)
 
-    async def search(
-        self, base: str, question: str, limit: int | None = None, unfinished: bool = False
-    ) -> Answer:
-        """What ``base`` has about a question. Never raises for what may be wrong with it: the answer says so.
-
-        ``unfinished``: the caller still speaks, so the last word may be the beginning of one.
-        """
+    async def search(self, base: str, question: str, limit: int | None = None) -> Answer:
+        """What ``base`` has about a question. Does not raise for what may be wrong: the answer says so."""
         question = question[:MOST_QUESTION]
         most = self._limit if limit is None else limit
         try:
-            found = await self._beside(lambda: self._search(base, question, most, unfinished))
+            found = await self._beside(lambda: self._search(base, question, most))
         except KnowledgeError as error:
             if str(error) not in self._told:  # once, not in every call
                 self._told.add(str(error))
                 logger.error("calls go on without knowledge: {}", error)
             return Answer(question, fault=str(error))
-        return Answer(question, tuple(found.hits), terms=found.terms)
+        return Answer(question, tuple(found))
 
     async def prepare(self, base: str) -> str:
         """Load what a first search would wait for. Returns what is wrong with it, "" if nothing."""
@@ -112,7 +106,7 @@ class Knowledge:
 
     # In the thread
 
-    def _search(self, name: str, question: str, limit: int, unfinished: bool) -> Searched:
+    def _search(self, name: str, question: str, limit: int) -> list[Hit]:
         if not self._encoder_loaded:
             self._encoder = self._load()
             self._encoder_loaded = True
@@ -122,7 +116,7 @@ class Knowledge:
                 settings = self._settings
                 base = Base(settings.folder, name, self._encoder, settings.least_likeness)
                 self._bases[name] = base
-            return base.search(question, limit, unfinished)
+            return base.search(question, limit)
         except NoSuchBase:
             raise
         except KnowledgeError:

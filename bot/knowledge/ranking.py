@@ -9,7 +9,7 @@ since some passage is always the best.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,17 +160,3 @@ def near(
         if share >= least or like >= least_likeness:
             found.append((one, min(1.0, max(share, like))))
     return found
-
-
-def settled(looked_for: Collection[str], final: Query) -> bool:
-    """Whether what was found for the first words of a question is good for all of it.
-
-    It is if the rest brought nothing more to look for, and took nothing back: one more word may be the one
-    that the question is about.
-    """
-    return bool(final.tokens) and final.terms == set(looked_for)
-
-
-def worthwhile(partial: Query, looked_for: Collection[str], least: int = 2) -> bool:
-    """Whether to search before a question is over: it says enough, and other than was ``looked_for``."""
-    return len(partial.terms) >= least and partial.terms != set(looked_for)

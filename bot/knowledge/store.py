@@ -332,14 +332,6 @@ class Store:
             self._rows(f"SELECT term, passages FROM frequencies WHERE term IN ({marks})", list(terms))
         )
 
-    def beginning(self, prefix: str, limit: int) -> list[str]:
-        """The most frequent terms that begin so."""
-        rows = self._rows(
-            "SELECT term FROM frequencies WHERE term >= ? AND term < ? ORDER BY passages DESC LIMIT ?",
-            (prefix, prefix + chr(0x10FFFF), limit),
-        )
-        return [row[0] for row in rows]
-
     def holding(self, expression: str, most: int) -> list[int]:
         """The first ``most`` passages that an FTS5 expression finds. (Its own BM25 takes 4 us for each.)"""
         rows = self._rows("SELECT rowid FROM terms WHERE terms MATCH ? LIMIT ?", (expression, most))

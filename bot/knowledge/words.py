@@ -106,15 +106,9 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked. ``prefix`` is the last word of a question that is not over, "" if that is none."""
+    """What is asked."""
 
     tokens: tuple[Token, ...] = ()
-    prefix: str = ""
-
-    @property
-    def terms(self) -> frozenset[str]:
-        """All that is asked for, without order."""
-        return frozenset(token.text for token in self.tokens)
 
 
 def terms(text: str) -> list[str]:
@@ -127,8 +121,8 @@ def terms(text: str) -> list[str]:
     return found
 
 
-def ask(text: str, unfinished: bool = False) -> Query:
-    """What a caller asks for. ``unfinished``: the last word may be the beginning of a longer one."""
+def ask(text: str) -> Query:
+    """What a caller asks for."""
     every = list(_tokens(text))
     how = {at + 1 for at, token in enumerate(every) if token.plain == "how"}
     said = [
@@ -138,14 +132,7 @@ def ask(text: str, unfinished: bool = False) -> Query:
     ]
     # "one" alone is rarely a number: "the small one".
     wanted = [token for token in said if token.plain not in FILLERS and token.plain != "one"]
-    tokens = tuple({token.text: token for token in wanted or said}.values())
-    cut = unfinished and tokens and len(tokens[-1].plain) > 1 and _folded(text).endswith(tokens[-1].plain)
-    return Query(tokens, tokens[-1].plain if cut else "")
-
-
-def completed(query: Query, term: str) -> Query:
-    """The query with ``term`` in place of its last word, which was cut short."""
-    return Query((*query.tokens[:-1], Token(term)))
+    return Query(tuple({token.text: token for token in wanted or said}.values()))
 
 
 def _folded(text: str) -> str:

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, cast
 
-from redis import RedisError, ResponseError
+from redis import ResponseError
 
 from pipeline.conversation import Conversation
+from pipeline.memory.callers import CallerStore
 from pipeline.memory.client import READ_ALL_S, asking, connect
 from pipeline.memory.keys import F_CONVERSATION, F_COUNT, F_FACTS, F_SCHEMA, SCHEMA, Keys
+from pipeline.memory.masters import let_go
 from pipeline.memory.stored import unpack_conversation, unpack_facts
 from pipeline.memory.voices import VoiceStore
 
@@ -70,8 +72,9 @@ class Archive:
     def __init__(self, url: str, tenant: str) -> None:
         """Nothing is connected yet. Raises ``ValueError`` as ``connect`` and ``Keys`` do."""
         self._keys = Keys(tenant)
-        self._redis = connect(url)
+        self._redis = connect(url, self._keys)
         self.voices = VoiceStore(self._redis, self._keys)
+        self.callers = CallerStore(self._redis, self._keys, 0.0)
 
     async def __aenter__(self) -> Self:
         """As it is."""
@@ -81,8 +84,7 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnect."""
-        with suppress(RedisError, OSError):
-            await self._redis.aclose()
+        await let_go(self._redis)
 
     async def calls(self) -> list[Kept]:
         """All of them, in no order. One that begins or ends meanwhile is there or is not."""
@@ -188,22 +190,3 @@ def _kept(
     with suppress(ValueError):
         entries = int(count or b"0")
     return Kept(call_id, known, said, entries, live, expires_s, aside, "; ".join(faults))
-
-
-def is_caller(asked: str, stored: str) -> bool:
-    """Whether a stored ``caller`` is the one asked for: the same URI or, asked without a host, the same user.
-
-    Scheme, display name, parameters and case do not count (RFC 3261, section 19.1.4, is stricter: a caller
-    who asks to be forgotten should not be missed for a parameter).
-    """
-    wanted, there = _address(asked), _address(stored)
-    return bool(wanted) and (wanted == there or wanted == there.partition("@")[0])
-
-
-def _address(uri: str) -> str:
-    if "<" in uri:
-        uri = uri.partition("<")[2].partition(">")[0]
-    scheme, colon, rest = uri.strip().partition(":")
-    if colon and scheme.lower() in ("sip", "sips", "tel"):
-        uri = rest
-    return uri.partition(";")[0].partition("?")[0].strip().casefold()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from redis import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.asyncio import Redis
@@ -12,6 +13,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 
+from pipeline.memory.address import FORMS, parse
+from pipeline.memory.cancelling import heeding_cancellation
+from pipeline.memory.keys import Keys
+from pipeline.memory.masters import follow
 from pipeline.memory.writing import WRITE_S, reason
 
 READ_ALL_S = 3.0  # for everything about a call: an hour of the largest model's is 100 MB
@@ -24,34 +29,40 @@ class MemoryUnavailable(Exception):  # noqa: N818 - reads as what it is
 @asynccontextmanager
 async def asking(seconds: float) -> AsyncIterator[None]:
     """Redis has so long. Raises ``MemoryUnavailable``."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise MemoryUnavailable(f"Redis did not answer in {seconds:g} s") from None
-    except (RedisError, OSError) as error:
-        raise MemoryUnavailable(reason(error)) from error
+    with heeding_cancellation():
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise MemoryUnavailable(f"Redis did not answer in {seconds:g} s") from None
+        except (RedisError, OSError) as error:
+            raise MemoryUnavailable(reason(error)) from error
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, keys: Keys) -> Redis:
     """A client that fails at once rather than try again: whoever uses it knows better what to do then.
 
+    With Sentinels or a Cluster it is one of the master that has ``keys``. ``masters.let_go`` closes it.
     Raises ``ValueError`` for a URL that cannot be one, without repeating it.
     """
+    options: dict[str, Any] = {
+        "protocol": 2,  # any Redis speaks it, and nothing of the third is needed
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": READ_ALL_S,
+        "socket_connect_timeout": WRITE_S,
+    }
     try:
-        client: Redis = Redis.from_url(
-            url,
-            protocol=2,  # any Redis speaks it, and nothing of the third is needed
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=READ_ALL_S,
-            socket_connect_timeout=WRITE_S,
-        )
+        address = parse(url)
+        if address.kind == "server":
+            client: Redis = Redis.from_url(url, **options)
+        else:
+            client = follow(address, keys.call(""), **options)
         # Connects nothing, but looks at the URL's options.
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
     except (ValueError, TypeError):  # their words may repeat a part of the password
         raise ValueError(
-            "The URL of Redis cannot be used. It should be like redis://:password@host:6379/0, rediss://host "
-            "or unix:///path; special characters in a password have to be percent-encoded."
+            f"The URL of Redis cannot be used. It should be like {', '.join(FORMS[:-1])} or {FORMS[-1]}; "
+            "special characters in a password have to be percent-encoded."
         ) from None
     return client
 

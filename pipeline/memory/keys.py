@@ -6,6 +6,7 @@
     parley:{TENANT}:set-aside:ID            what was found in its place once and could not be read
     parley:{TENANT}:lease:ID        string  the process that has the call on the line; expires soon after it
     parley:{TENANT}:forgotten:ID    string  it was erased: whoever still knows of it writes no more
+    parley:{TENANT}:caller:HASH     hash    what is remembered of a caller, see below
     parley:{TENANT}:voice:NAME      hash    a voice of the library, see below
     parley:{TENANT}:voice-set-aside:NAME    what was found in its place once and could not be read
     parley:{TENANT}:voices          hash    by name the hash of each voice's file, empty if it was removed;
@@ -30,10 +31,16 @@ Facts can be added without another ``SCHEMA``: who does not know one leaves it a
     began, ended        ISO 8601, UTC; no ``ended``: it goes on, or its process died
     end                 how it ended, ``pipeline.call.CallEnd.reason``
 
+A caller is known by a hash of their SIP URI (``pipeline.memory.callers``)::
+
+    schema          the version of this, ``CALLER_SCHEMA``
+    caller          their URI
+    voice AGENT     the voice they chose when they last spoke with that agent
+
 A voice is written once, whole, and then only read, by one command::
 
     schema          the version of this, ``VOICE_SCHEMA``
-    digest          of the file: BLAKE2b, 16 bytes
+    digest          of the file: SHA-256, in hex
     entry           what is told of it: JSON, ``model_runtime.library.entry.Entry``, with the consent
     file            the library's file: prompt tokens, speaker embedding, prompt mel, and all that is stored
                     with them (``model_runtime.library.packed``)
@@ -45,6 +52,7 @@ import re
 
 SCHEMA = 1  # to be raised when an older or newer Parley would misread what this one writes
 VOICE_SCHEMA = 1  # likewise
+CALLER_SCHEMA = 1  # likewise
 
 ALL_LEASES = "parley:{*}:lease:*"  # of all tenants, as Redis's patterns go
 
@@ -55,6 +63,7 @@ F_CONVERSATION = b"conversation"
 F_COUNT = b"count"
 
 
+F_CALLER = b"caller"
 F_DIGEST = b"digest"
 F_ENTRY = b"entry"
 F_FILE = b"file"
@@ -64,6 +73,11 @@ F_GROWS = b"#"  # no voice has such a name
 def f_place(place: int) -> bytes:
     """The field of the history's entry at ``place``."""
     return b"%d" % place
+
+
+def f_voice(agent: str) -> bytes:
+    """The field of a caller's voice with an agent."""
+    return f"voice {agent}".encode(errors="backslashreplace")
 
 
 class Keys:
@@ -90,6 +104,15 @@ class Keys:
     def forgotten(self, call_id: str) -> bytes:
         """Whether the call was erased of late."""
         return self._key("forgotten", call_id)
+
+    def caller(self, known_as: str) -> bytes:
+        """The hash of a caller."""
+        return self._key("caller", known_as)
+
+    @property
+    def callers(self) -> str:
+        """All callers, as Redis's patterns go."""
+        return f"{self._prefix}caller:*"
 
     def voice(self, name: str) -> bytes:
         """The hash of a voice."""

@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import cast
 
 from loguru import logger
-from redis import RedisError
 
 from model_runtime.protocol import HistoryEntry
 from pipeline.conversation import Conversation
 from pipeline.memory.call_state import CallState
+from pipeline.memory.callers import CallerStore
 from pipeline.memory.client import READ_ALL_S, MemoryUnavailable, asking, connect
 from pipeline.memory.keys import Keys
+from pipeline.memory.masters import let_go
 from pipeline.memory.stored import OtherSchema, Remembered, Unreadable, unpack
 from pipeline.memory.voices import VoiceStore
 from pipeline.memory.writing import RELEASE, Writer
@@ -78,7 +79,7 @@ class Memory:
     """The memory of one media process: it owns the connection, and ``run`` writes behind.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: as in ``pipeline.memory.address.FORMS``.
         tenant: whose calls these are; see ``pipeline.memory.keys``.
         keep_s: seconds for which a call is remembered after its end.
 
@@ -89,8 +90,9 @@ class Memory:
     def __init__(self, url: str, *, tenant: str = "default", keep_s: float = 86_400.0) -> None:
         """See the class. Nothing is connected yet."""
         self._keys = Keys(tenant)
-        self._redis = connect(url)
+        self._redis = connect(url, self._keys)
         self.voices = VoiceStore(self._redis, self._keys)
+        self.callers = CallerStore(self._redis, self._keys, keep_s)
         self._keep_s = keep_s
         self._process = uuid.uuid4().hex
         self._writer = Writer(self._redis, self._keys, self._process, keep_s)
@@ -115,8 +117,7 @@ class Memory:
                     await self._writer.flush()
             if self.behind:
                 logger.warning(f"{self.behind} changes of calls could not be written to Redis any more")
-            with suppress(RedisError, OSError):
-                await self._redis.aclose()
+            await let_go(self._redis)
 
     def call(self, call_id: str) -> CallMemory:
         """A call begins. It has told nothing yet: one that goes on is told again what ``recall`` returned.

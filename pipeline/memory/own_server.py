@@ -28,6 +28,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from pipeline.memory.cancelling import heeding_cancellation
 from pipeline.memory.keys import ALL_LEASES
 
 START_S = 30.0  # the data of a busy day is read in a few seconds
@@ -182,9 +183,8 @@ class OwnRedis:
     async def _ended(self, child: asyncio.subprocess.Process) -> int:
         """Its exit status. Until then its disk is tidied, at once and then now and again."""
         while True:
-            await self._tidy()
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError  # redis-py makes an error of its own of it, every now and then
+            with heeding_cancellation():
+                await self._tidy()
             with suppress(TimeoutError):
                 async with asyncio.timeout(TIDY_EVERY_S):
                     return await child.wait()
@@ -244,7 +244,7 @@ class OwnRedis:
         deadline = time.monotonic() + START_S
         async with _client(socket, 1.0) as client:
             while not self._stopping.is_set():
-                with suppress(RedisError, OSError):
+                with suppress(RedisError, OSError), heeding_cancellation():
                     await client.ping()  # an error while it still reads its data
                     return
                 if child.returncode is not None:
@@ -259,8 +259,9 @@ class OwnRedis:
         """Release what a Parley that was killed had leased: here is no other one that could have a call."""
         assert self._sockets is not None
         async with _client(self._sockets / SOCKET, START_S) as client:
-            async for lease in client.scan_iter(ALL_LEASES, count=1000):
-                await client.delete(lease)
+            with heeding_cancellation():
+                async for lease in client.scan_iter(ALL_LEASES, count=1000):
+                    await client.delete(lease)
 
     async def _end(self) -> None:
         """Have the server end, if there is one."""

@@ -22,6 +22,7 @@ from redis import TimeoutError as RedisTimeoutError
 from redis.asyncio import Redis
 
 from pipeline.memory.call_state import CallState, Step
+from pipeline.memory.cancelling import heeding_cancellation
 from pipeline.memory.keys import F_REVISION, Keys
 
 LEASE_S = 10.0  # after a process has died, so long its calls are nobody's
@@ -175,9 +176,10 @@ class Writer:
     async def _step(self, state: CallState) -> bool:
         """One step of a call. False if it failed; the call is then due again."""
         try:
-            async with self.stepping, asyncio.timeout(WRITE_S):
-                if self._knows(state):
-                    await self._write(state)
+            with heeding_cancellation():
+                async with self.stepping, asyncio.timeout(WRITE_S):
+                    if self._knows(state):
+                        await self._write(state)
         except asyncio.CancelledError:
             state.lose_track()  # the step may have been done, or not
             raise

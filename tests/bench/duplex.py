@@ -3,7 +3,7 @@
 Real WebRTC calls to a Parley whose engine answers everything in a long steady tone, so that every figure can
 be read from the recorded waveforms: when the bot's voice is lowered, when it is silent, whether it comes back
 and whether any of it is missing. What is tested is who has the floor, not what is said. The callers are
-synthesised (festival, espeak-ng); nothing in Parley was tuned on them.
+synthesised by festival, of which nothing in Parley has learnt (words the same, voices and engine not).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -30,6 +31,7 @@ from bot.headset import RATE
 from bot.talk import Caller
 from bot.waveform import Pcm, first_loud, spoken
 from tests.bench import report
+from tests.bench.duplex_page import page
 from tests.bench.report import Goal, percentile
 from tests.bot.speaking_engine import ANSWER
 from tests.e2e.server import parley_server
@@ -39,7 +41,7 @@ TIMES = 6  # the answer's words, over and over
 ANSWER_S = TIMES * len(ANSWER) * 0.16
 VOICES = ("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone")
 QUESTION = "How long does delivery take?"
-BACK_CHANNELS = ("mhm", "uh huh", "yeah", "okay", "right", "I see", "oh yeah", "sure")
+BACK_CHANNELS = ("[m m hh m m]", "uh huh", "yeah", "okay", "right", "I see", "oh yeah", "sure")
 COMMANDS = ("stop", "wait", "no", "hello")
 INTERRUPTIONS = (
     "No, wait, stop for a moment.",
@@ -53,6 +55,7 @@ HALVES = ("I would like to know", "how long the delivery takes")
 PAUSES_MS = (200, 280)  # shorter than the silence that ends a turn
 QUIET_DB = -8.0  # of a back-channel below the caller's other speech
 BLOCK = RATE // 100  # of an envelope: 10 ms
+Levels = NDArray[np.float32]
 LOWERED, SILENT, BACK = 0.7, 0.05, 0.8  # of the tone's own level
 
 
@@ -73,6 +76,7 @@ class Seen:
 
     kind: str
     name: str
+    over_s: tuple[float, float] | None = None  # where in the recording it was said
     lowered_ms: float | None = None
     silent_ms: float | None = None
     back_ms: float | None = None  # from the end of what was said until the voice is back, if it was away
@@ -82,6 +86,8 @@ class Seen:
     taken_over: bool = False  # the bot spoke in a pause of the caller's
     voice_to_voice_ms: float | None = None
     failed: str = ""
+    caller: Levels | None = None  # both sides, 10 ms a value
+    bot: Levels | None = None
 
 
 def cough(draw: random.Random) -> Pcm:
@@ -119,7 +125,8 @@ def scenes(each: int, draw: random.Random) -> Iterator[Scene]:
         first, second = halves[voice]
         yield Scene("pause", f"{pause} ms {voice}", np.concatenate([first, gap, second]))
         text = BACK_CHANNELS[number % len(BACK_CHANNELS)]
-        yield Scene("back-channel", f"{text!r} {voice}", question, say(text, voice) * quieter, after)
+        who = VOICES[0] if text.startswith("[") else voice
+        yield Scene("back-channel", f"{text!r} {who}", question, say(text, who) * quieter, after)
         yield Scene("noise", "cough", question, cough(draw), after)
         yield Scene("noise", "typing", question, typing(draw), after)
         text = INTERRUPTIONS[number % len(INTERRUPTIONS)]
@@ -154,7 +161,8 @@ async def play(scene: Scene, url: str) -> Seen:
     assert microphone.began is not None
     said = np.concatenate(microphone.sent).astype(np.float32) / np.float32(32768)
     bot = listener.recording(microphone.began - 0.02, len(said))
-    return look(scene, said, bot, asked, over)
+    seen = look(scene, said, bot, asked, over)
+    return replace(seen, caller=levels(said), bot=levels(bot))
 
 
 def look(scene: Scene, said: Pcm, bot: Pcm, asked: tuple[int, int], over: tuple[int, int]) -> Seen:
@@ -171,7 +179,7 @@ def look(scene: Scene, said: Pcm, bot: Pcm, asked: tuple[int, int], over: tuple[
             taken_over=inside,
             voice_to_voice_ms=None if inside else (begun - asked[1]) * 1000 / RATE,
         )
-    level = np.sqrt((bot[: len(bot) // BLOCK * BLOCK].reshape(-1, BLOCK) ** 2).mean(1))
+    level = levels(bot)
     start, end = (sample // BLOCK for sample in spoken(said, RATE, *over) or over)
     level = level / np.median(level[start - 30 : start])
     lowered, silent = _first(level < LOWERED, start), _first(level < SILENT, start)
@@ -187,6 +195,7 @@ def look(scene: Scene, said: Pcm, bot: Pcm, asked: tuple[int, int], over: tuple[
     return Seen(
         scene.kind,
         scene.name,
+        over_s=(start / 100, end / 100),
         lowered_ms=10.0 * (lowered - start) if away and lowered is not None else None,
         silent_ms=10.0 * (silent - start) if silent is not None and silent < end + 30 else None,
         back_ms=10.0 * (back - end) if back is not None and not yielded else None,
@@ -195,6 +204,13 @@ def look(scene: Scene, said: Pcm, bot: Pcm, asked: tuple[int, int], over: tuple[
         missing_ms=0.0 if yielded else max(0.0, 1000 * (ANSWER_S - heard_s)),
         voice_to_voice_ms=(begun - asked[1]) * 1000 / RATE,
     )
+
+
+def levels(wave: Pcm) -> Levels:
+    """Root mean square of every 10 ms."""
+    blocks = wave[: len(wave) // BLOCK * BLOCK].reshape(-1, BLOCK)
+    found: Levels = np.sqrt((blocks**2).mean(1), dtype=np.float32)
+    return found
 
 
 def _first(true: np.ndarray[Any, np.dtype[np.bool_]], start: int) -> int | None:
@@ -330,13 +346,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, toning_parley(Path(folder)) as url:
         seen = asyncio.run(run(url, options.each, options.seed, options.kind or KINDS, console))
     table, goals = summary(seen)
-    path = report.write("duplex", where, {"kinds": table, "scenes": [vars(one) for one in seen]}, goals)
+    told = [asdict(replace(one, caller=None, bot=None)) for one in seen]
+    path = report.write("duplex", where, {"kinds": table, "scenes": told}, goals)
     plot(seen, path.with_suffix(".png"))
+    path.with_suffix(".html").write_text(page(seen, goals))
     show(table, goals, Console() if sys.stdout.isatty() else Console(width=100))
     for one in seen:
         if one.failed:
             console.print(f"failed: {one.kind} {one.name}: {one.failed}", markup=False)
-    console.print(f"written: {path.relative_to(report.ROOT)} and {path.with_suffix('.png').name}")
+    console.print(f"written: {path.relative_to(report.ROOT)}, {path.stem}.png and {path.stem}.html")
     return 0 if all(goal.met for goal in goals) else 1
 
 

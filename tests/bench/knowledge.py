@@ -114,13 +114,13 @@ def recall(folder: Path, encoder: Encoder | None) -> dict[str, Any]:
     with closing(Base(folder, "shop", encoder, LEAST_LIKENESS)) as base:
         for heading, questions in asked["answered"].items():
             for question in questions:
-                found = [hit.headings[-1] for hit in base.search(question, LIMIT).hits]
+                found = [hit.headings[-1] for hit in base.search(question, LIMIT)]
                 total += 1
                 first += found[:1] == [heading]
                 among += heading in found
                 if heading not in found:
                     missed.append(question)
-        nothing = [question for question in asked["unanswerable"] if not base.search(question, LIMIT).hits]
+        nothing = [question for question in asked["unanswerable"] if not base.search(question, LIMIT)]
     return {
         "questions": total,
         "first": round(100 * first / total, 1),

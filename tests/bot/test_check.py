@@ -35,7 +35,7 @@ async def test_somebodys_redis_is_asked() -> None:
         assert "wrong@" not in said
         server.kill()
         state, said = await asyncio.to_thread(look, server.url)
-        assert (state, "does not answer" in said) == ("bad", True)
+        assert (state, "cannot be reached" in said) == ("bad", True)
     finally:
         server.close()
 

@@ -51,6 +51,7 @@ async def keep(url: str) -> None:
         last.note(agent="Bluebird", caller="browser", began=ago(days=31))
         last.close()
         memory.call("undated").close(agent="Bluebird")
+        await memory.callers.keep_voice(ADA, "Bluebird", "slt")
 
 
 async def test_calls_are_listed_shown_and_forgotten_without_a_parley_that_runs(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ async def test_calls_are_listed_shown_and_forgotten_without_a_parley_that_runs(t
     assert "does not say whose or how old it is: undated" in old.stdout
     ada = json.loads((await calls(tmp_path, "forget", "--caller", "ada", "--json")).stdout)
     assert [call["id"] for call in ada["erased"]] == ["today"]
-    assert ada["disk_tidied"]
+    assert (ada["callers"], ada["disk_tidied"]) == (1, True)
     assert [call["id"] for call in json.loads((await calls(tmp_path, "list", "--json")).stdout)] == [
         "undated"
     ]
@@ -104,6 +105,7 @@ async def test_a_call_on_the_line_is_refused_or_waited_for(tmp_path: Path) -> No
             assert "On the line now, and so not erased: now. --when-over waits" in refused.stderr
             some = await calls(tmp_path, "forget", "--caller", ADA)
             assert (some.returncode, some.stdout.startswith("Erased today")) == (1, True)
+            assert "Erased the voice that they had chosen." in some.stdout
             waiting = asyncio.create_task(calls(tmp_path, "forget", "--caller", ADA, "--when-over"))
             await asyncio.sleep(3)
             assert not waiting.done()

@@ -12,6 +12,7 @@ import pytest
 from bot.ingress.sip import placed
 from bot.ingress.sip.placed import MachinePolicy, PlacedCall, State
 from bot.waveform import Pcm
+from pipeline.call import CallEnd
 from tests.bot.scripted_leg import FarEnd, SilentCaller, eventually
 from tests.e2e.phone_line import voice
 
@@ -52,6 +53,9 @@ class Placed:
         self.call = PlacedCall(self.far.leg, self.agent, self.states.append)
         self.running = asyncio.create_task(self.call.run())
 
+    async def over(self) -> CallEnd | None:
+        return await asyncio.wait_for(asyncio.shield(self.running), 10)
+
     async def talks(self) -> None:
         await eventually(lambda: self.agent.calls, "the call")
 
@@ -75,7 +79,7 @@ async def test_who_answers_is_talked_to_until_they_hang_up() -> None:
         here.far.says(HELLO)
         await eventually(lambda: here.agent.calls[0].heard == HELLO, "what they said")
         here.far.refuses("Connection reset by peer")
-        end = await here.running
+        end = await here.over()
     assert end is not None
     assert (here.call.reason, here.call.answered_by) == ("hung-up", None)
     assert here.states == ["ringing", "answered", "ended"]
@@ -87,7 +91,7 @@ async def test_who_answers_is_talked_to_until_they_hang_up() -> None:
 async def test_who_does_not_is_told_of_in_the_stacks_words(said: str, reason: str) -> None:
     async with calling() as here:
         here.far.refuses(said)
-        assert await here.running is None
+        assert await here.over() is None
     assert (here.call.reason, here.call.detail, here.states) == (reason, said, ["ended"])
 
 
@@ -96,7 +100,7 @@ async def test_sound_before_the_answer_is_no_answer(monkeypatch: pytest.MonkeyPa
     async with calling() as here:
         here.far.rings()
         here.far.says(HELLO)
-        assert await here.running is None
+        assert await here.over() is None
     assert (here.call.reason, here.agent.calls, here.states) == ("no-answer", [], ["ringing", "ended"])
 
 
@@ -113,7 +117,7 @@ async def test_a_machine_is_hung_up_on() -> None:
     async with calling(HANG_UP) as here:
         here.far.answers()
         here.far.says(GREETING)
-        assert await here.running is None
+        assert await here.over() is None
     assert (here.call.answered_by, here.call.reason, here.agent.calls) == ("machine", "answering-machine", [])
 
 
@@ -128,7 +132,7 @@ async def test_a_machine_is_left_a_message_after_its_beep_and_not_before() -> No
         await here.talks()
         assert here.agent.messages == ["Please call back."]
         await here.agent.calls[0].end("silent-caller")  # as the silence after the message ends it
-        assert await here.running is not None
+        assert await here.over() is not None
     assert here.call.reason == "message-left"
 
 
@@ -145,7 +149,7 @@ async def test_a_machine_that_hangs_up_before_its_beep_gets_no_message() -> None
         here.far.answers()
         here.far.says(GREETING)
         here.far.refuses("")
-        assert await here.running is None
+        assert await here.over() is None
     assert (here.call.reason, here.agent.messages) == ("hung-up", [])
 
 
@@ -154,7 +158,7 @@ async def test_a_machine_that_never_stops_is_given_up(monkeypatch: pytest.Monkey
     async with calling(MESSAGE) as here:
         here.far.answers()
         here.far.says(GREETING)
-        assert await here.running is None
+        assert await here.over() is None
     assert here.call.reason == "answering-machine"
 
 
@@ -162,7 +166,7 @@ async def test_the_networks_own_announcement_is_nobody_to_leave_a_message_with()
     async with calling(MESSAGE) as here:
         here.far.answers()
         here.far.says(pcm(tone(914, 0.38), tone(1371, 0.38), tone(1777, 0.38), silence(1)))
-        assert await here.running is None
+        assert await here.over() is None
     assert (here.call.answered_by, here.call.reason) == ("intercept", "intercept")
 
 
@@ -183,5 +187,5 @@ async def test_giving_up_while_it_is_listened_who_answered_ends_it() -> None:
         here.far.answers()
         await eventually(lambda: "answered" in here.states, "the answer")
         await here.call.end("hung-up-by-api")
-        assert await here.running is None
+        assert await here.over() is None
     assert (here.call.reason, here.agent.calls) == ("hung-up-by-api", [])

@@ -33,11 +33,13 @@ loadmodule "usrloc.so"
 loadmodule "registrar.so"
 loadmodule "auth.so"
 modparam("usrloc", "db_mode", 0)
+modparam("auth", "nonce_expire", 2)  # so that every refresh comes with a stale one
 modparam("registrar", "max_expires", {granted})
 modparam("registrar", "min_expires", 1)
 request_route {{
     if (!mf_process_maxfwd_header("20")) exit;
     if (is_method("REGISTER")) {{
+        xlog("L_ERR", "asked to REGISTER\n");
         if (!pv_www_authenticate("pbx", "{password}", "0")) {{
             www_challenge("pbx", "1");
             exit;
@@ -88,6 +90,10 @@ class Pbx:
     def registrations(self) -> int:
         """REGISTERs with good credentials, the refreshing and the ending ones included."""
         return self.log().count("REGISTER from")
+
+    def asked(self) -> int:
+        """REGISTERs of any kind."""
+        return self.log().count("asked to REGISTER")
 
     def start(self) -> Pbx:
         with (self.folder / "log").open("ab") as log:

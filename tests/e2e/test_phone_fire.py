@@ -29,6 +29,7 @@ SDP = SESSION + "m=audio 4000 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLine]:
     settings = {"PARLEY_MAX_CALLS": str(PLACES), "PARLEY_SIP__RTP_TIMEOUT_S": "2"}
+    settings["PARLEY_CONNECT_TIMEOUT_S"] = "3"  # whoever sends no ACK
     with phone_line(tmp_path_factory.mktemp("fire"), **settings) as running:
         yield running
         assert running.server.process.poll() is None

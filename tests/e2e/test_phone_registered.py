@@ -91,3 +91,4 @@ def test_a_wrong_password_is_named(tmp_path: Path) -> None:
         wait_for_log(line, f"not registered at {HOST}:{pbx.port}: registration failed: 401")
         assert "401" in phone_says(line)
         assert pbx.registrations() == 0
+        assert pbx.asked() <= 6  # twice an attempt, and those after 1 and 2 s: not a guess after the other

@@ -52,7 +52,8 @@ def test_who_gives_up_is_told_487(line: PhoneLine, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_where_a_password_is_asked_for_the_right_one_is_proved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+def test_where_a_password_is_asked_for_the_right_one_is_proved(tmp_path: Path, algorithm: str) -> None:
     """The proof is computed here again (RFC 7616, 3.4.1): sipp believes anybody."""
     port = free_port()
     with tone_engine() as url:
@@ -64,7 +65,9 @@ def test_where_a_password_is_asked_for_the_right_one_is_proved(tmp_path: Path) -
         }
         calling = call(f"sip:you@127.0.0.1:{port}", tmp_path, **settings)
         try:
-            done = sipp("asks_for_password", tmp_path, "-p", str(port), "-m", "1")
+            done = sipp(
+                "asks_for_password", tmp_path, "-p", str(port), "-m", "1", "-key", "algorithm", algorithm
+            )
             out, said = calling.communicate(timeout=30)
         finally:
             calling.kill()
@@ -75,7 +78,8 @@ def test_where_a_password_is_asked_for_the_right_one_is_proved(tmp_path: Path) -
     proof = dict(re.findall(r'(\w+)="?([^",\s]+)"?', log.read_text()))
 
     def digest(*parts: str) -> str:
-        return hashlib.sha256(":".join(parts).encode()).hexdigest()
+        name = algorithm.replace("-", "")
+        return hashlib.new(name, ":".join(parts).encode()).hexdigest()
 
     identity, request = digest("me", "here", "open sesame"), digest("INVITE", proof["uri"])
     assert proof["response"] == digest(

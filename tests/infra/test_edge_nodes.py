@@ -111,16 +111,19 @@ def test_who_is_back_gets_calls_again(tmp_path: Path, pair: tuple[Phone, Phone])
             assert _answered(second) == 2
 
 
-def test_when_a_node_says_503_the_next_one_gets_the_call(tmp_path: Path, pair: tuple[Phone, Phone]) -> None:
+@pytest.mark.parametrize("says", ["503 Full", "486 Busy Here"])
+def test_when_a_node_is_full_the_next_one_gets_the_call(
+    tmp_path: Path, pair: tuple[Phone, Phone], says: str
+) -> None:
     well = pair[0]
     with (
-        refusing_node(tmp_path, "503 Full") as full,
+        refusing_node(tmp_path, says) as full,
         running_edge(tmp_path, [full, well.sip], PROBE_S=str(SILENT)) as edge,
     ):
         caller = Phone(tmp_path / "caller", TRUNK, "carrier", 440)
         with phones(caller):
             assert _outcomes(edge, caller, 3) == ["established"] * 3
-            edge.await_log("status=503")
+            edge.await_log(f"status={says[:3]}")
             caller.dial(edge.uri())
             caller.listen_for(1.5)
             caller.hang_up()
@@ -129,14 +132,26 @@ def test_when_a_node_says_503_the_next_one_gets_the_call(tmp_path: Path, pair: t
 
 
 def test_what_a_node_decides_the_caller_hears(tmp_path: Path) -> None:
-    """486 and the like are an answer: no other node is asked."""
+    """603 and the like are an answer: no other node is asked."""
     with (
-        refusing_node(tmp_path, "486 Busy Here") as busy,
+        refusing_node(tmp_path, "603 Decline") as busy,
         running_edge(tmp_path, [busy]) as edge,
         Line(edge, TRUNK) as trunk,
     ):
-        assert trunk.ask("INVITE") == "SIP/2.0 486 Busy Here"
+        assert trunk.ask("INVITE") == "SIP/2.0 603 Decline"
         assert "node failed" not in edge.log()
+
+
+def test_when_all_nodes_are_full_the_trunk_is_told_when_to_try_again(tmp_path: Path) -> None:
+    with (
+        refusing_node(tmp_path, "486 Busy Here") as full,
+        running_edge(tmp_path, [full]) as edge,
+        Line(edge, TRUNK) as trunk,
+    ):
+        trunk.send(trunk.request("INVITE"))
+        answer = trunk.whole_answer(8.0)
+        assert answer.startswith("SIP/2.0 503 All Lines Are Busy")
+        assert "Retry-After: 10" in answer
 
 
 def test_with_no_node_left_the_trunk_is_told_to_go_elsewhere(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from model_runtime.protocol import EngineMessage
 from pipeline import page_messages as page
 from pipeline.call import Call, CallAgent, CallEnd, CallSettings
-from pipeline.chosen_voice import Timbres, no_timbre
+from pipeline.chosen_voice import Favourite, Timbres, no_timbre
 from pipeline.record import CallRecord
 from pipeline.tools.line import Transfer
 from tests.pipeline.scripted_engine import OPENED, Script, ScriptedEngine, eventually, spoken
@@ -32,6 +32,7 @@ class Scene:
         record: CallRecord | None,
         transfer: Transfer | None,
         timbres: Timbres,
+        favourite: Favourite | None,
     ) -> None:
         self.engine = engine
         self.line = VirtualTransport()
@@ -47,6 +48,7 @@ class Scene:
             record=record,
             transfer=transfer,
             timbres=timbres,
+            favourite=favourite,
         )
         self.running: asyncio.Task[CallEnd] = asyncio.create_task(self.call.run())
 
@@ -75,7 +77,7 @@ class Scene:
 
     async def engine_returns(self) -> None:
         """... and has a session again, after all that the caller said meanwhile."""
-        recent = self.call._stage.dialogue._recent
+        recent = self.call._stage.dialogue.ear.recent
         await eventually(lambda: recent.end >= self.line.said, "the caller's audio")
         before = len(self.seen(page.CallInfo))
         await self.engine.start()
@@ -97,10 +99,11 @@ async def scene(
     record: CallRecord | None = None,
     transfer: Transfer | None = None,
     timbres: Timbres = no_timbre,
+    favourite: Favourite | None = None,
 ) -> AsyncIterator[Scene]:
     tasks_before = asyncio.all_tasks()
     async with ScriptedEngine(script, answer_open) as engine:
-        made = Scene(engine, agent, settings, record, transfer, timbres)
+        made = Scene(engine, agent, settings, record, transfer, timbres, favourite)
         try:
             yield made
         finally:

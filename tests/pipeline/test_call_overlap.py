@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -19,9 +20,10 @@ from model_runtime.protocol import (
 )
 from pipeline import page_messages as page
 from pipeline.fader import DUCKED
-from tests.pipeline.scene import echo, scene
+from pipeline.turns import TurnSettings
+from tests.pipeline.scene import MUTE, SETTINGS, echo, scene
 from tests.pipeline.scripted_engine import eventually, spoken
-from tests.pipeline.virtual_transport import VirtualTransport
+from tests.pipeline.virtual_transport import VOICE_20MS, VirtualTransport
 
 LOUD = 10_000
 
@@ -77,3 +79,40 @@ async def test_one_who_says_it_twice_means_it() -> None:
         await call.caller(silence=600)
         second = await call.engine.wait_for(Respond, 2)
         assert sum(end - start for start, end in second.spans) >= INPUT_RATE * 700 // 1000  # both times
+
+
+async def test_a_short_word_that_wants_the_floor_stops_the_answer() -> None:
+    heard: list[bytes] = []
+
+    def kinds(pcm: bytes) -> dict[str, float]:
+        heard.append(pcm)
+        return {"back-channel": 0.0, "words": 1.0, "noise": 0.0}
+
+    agent, settings = replace(MUTE, kinds=kinds), replace(SETTINGS, turns=TurnSettings(judge_ms=80))
+    async with scene(echo(*("la " for _ in range(20))), agent, settings) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.hear(2 * GROUP_MS)
+        await call.caller(voice=300, silence=220)
+        assert (await call.engine.wait_for(Commit)).turn == 0
+        await eventually(lambda: bool(call.seen(page.Interrupted)), "the interruption")
+        await call.caller(silence=500)
+        assert (await call.engine.wait_for(Respond, 2)).turn == 1  # and is answered
+    assert [VOICE_20MS in pcm for pcm in heard] == [True]
+    assert len(heard[0]) == pytest.approx(2 * INPUT_RATE * 0.58, abs=2 * INPUT_RATE * 0.1)
+
+
+async def test_after_what_sounds_like_a_back_channel_it_goes_on_at_once() -> None:
+    agent = replace(MUTE, kinds=lambda _: {"back-channel": 1.0, "words": 0.0, "noise": 0.0})
+    settings = replace(SETTINGS, turns=TurnSettings(judge_ms=80))
+    async with scene(
+        lambda respond: loudly(respond.turn, *("la " for _ in range(20))), agent, settings
+    ) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.hear(2 * GROUP_MS)
+        await call.caller(voice=400)
+        call.line.let_play(5000)
+        held = call.line.played_ms
+        await call.caller(silence=220)
+        await eventually(lambda: call.line.played_ms > held + 200, "the voice")

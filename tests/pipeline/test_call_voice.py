@@ -140,3 +140,72 @@ async def test_while_a_voice_is_looked_up_the_call_goes_on_and_choices_keep_thei
         looked_up.set()
         await call.engine.wait_for(SetVoice, 2)
         assert [told.voice for told in call.engine.all(SetVoice)] == ["emma", "rms"]
+
+
+class Liked:
+    """``Favourite``: what one caller likes."""
+
+    def __init__(self, voice: str) -> None:
+        self.voice = voice
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.asked = asyncio.Event()
+
+    async def recall(self) -> str:
+        self.asked.set()
+        await self.may_answer.wait()
+        return self.voice
+
+    async def keep(self, voice: str) -> None:
+        self.voice = voice
+
+
+async def test_a_voice_chosen_in_one_call_is_that_of_the_callers_next() -> None:
+    liked = Liked("")
+    async with scene(agent=CHOOSES, answer_open=VOICES, favourite=liked) as call:
+        await call.ready()
+        assert (await call.engine.wait_for(Open)).voice == "rms"
+        await wish(call, {"voice": "slt"})
+        await call.engine.wait_for(SetVoice)
+    assert liked.voice == "slt"
+    async with scene(agent=CHOOSES, answer_open=VOICES, favourite=liked) as call:
+        await call.ready()
+        assert (await call.engine.wait_for(Open)).voice == "slt"
+    assert liked.voice == "slt"
+
+
+async def test_who_chose_nothing_is_remembered_by_nothing() -> None:
+    class Unasked(Liked):
+        async def keep(self, voice: str) -> None:
+            raise AssertionError("there is nothing to keep")
+
+    async with scene(agent=CHOOSES, answer_open=VOICES, favourite=Unasked("")) as call:
+        await call.ready()
+
+
+async def test_a_favourite_that_is_gone_is_forgotten_and_the_agents_voice_speaks() -> None:
+    liked = Liked("gone")
+    async with scene(
+        agent=CHOOSES, answer_open=Error("voice", "No 'gone'.", fatal=True), favourite=liked
+    ) as call:
+        await call.engine.wait_for(Open)
+        call.engine.answer_open = VOICES
+        await call.ready()
+        assert call.engine.all(Open)[-1].voice == "rms"
+    assert liked.voice == ""
+
+
+async def test_a_call_that_goes_on_keeps_its_own_voice() -> None:
+    record = CallRecord()
+    record.speak_as("rms")
+    async with scene(agent=CHOOSES, answer_open=VOICES, favourite=Liked("slt"), record=record) as call:
+        await call.ready()
+        assert (await call.engine.wait_for(Open)).voice == "rms"
+
+
+async def test_a_call_may_end_while_it_is_still_looked_up() -> None:
+    liked = Liked("slt")
+    liked.may_answer.clear()
+    async with scene(agent=CHOOSES, answer_open=VOICES, favourite=liked) as call:
+        await asyncio.wait_for(liked.asked.wait(), 10)
+        assert not call.engine.all(Open)

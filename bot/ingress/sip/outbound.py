@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from bot.settings import Settings
 from pipeline.call import CallEnd
 
 START_S = 15.0  # for the phone's worker
+_PORTS = range(20_000, 32_000)  # above it begins ip_local_port_range, of which clients get theirs
 
 
 class CannotCall(Exception):  # noqa: N818 - read by a person
@@ -77,7 +79,17 @@ def _towards(to: Destination, settings: SipSettings) -> m.Configure:
         except OSError as error:
             raise CannotCall(f"There is no way to {host}: {error.strerror or error}.") from None
         ours = probe.getsockname()[0]
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as free:
-        free.bind((ours, 0))
-        port = free.getsockname()[1]
-    return configuration(settings, f"{ours}:{port}", ["0.0.0.0/0"])
+    return configuration(settings, f"{ours}:{_free_port(ours)}", ["0.0.0.0/0"])
+
+
+def _free_port(host: str) -> int:
+    """A port that is free over UDP and TCP, and none that Linux may give to a client before we have it."""
+    for port in random.sample(_PORTS, 100):
+        try:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind((host, port))
+        except OSError:
+            continue
+        return port
+    raise CannotCall(f"No port of {host} is free between {_PORTS[0]} and {_PORTS[-1]}.")

@@ -329,6 +329,9 @@ class Stack:
                     on = event.event is Event.CALL_HOLD
                     line.held(on)
                     self._send(m.Held(call_id, on))
+                case Event.CALL_DTMF_START if event.text:
+                    # Not its end, which the stack tells of the last alone when they come quickly by INFO.
+                    self._send(m.Digit(call_id, event.text))
                 case Event.CALL_CLOSED:
                     self._closed(call_id, event.text or "", _quality(call))
 
@@ -336,7 +339,6 @@ class Stack:
             logger.info("{}: the far end asked for a transfer, which is refused", call_id)
 
         call.on(happened)
-        call.on_dtmf(lambda pressed: self._send(m.Digit(call_id, pressed.digit)))
         call.on_transfer_request(transfer_asked)
 
     def _closed(self, call_id: str, reason: str, quality: m.Quality) -> None:

@@ -23,7 +23,7 @@ from bot.ingress.sip.ingress import LiveCall, hang_up
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from pipeline import page_messages as page
-from pipeline.call import CallEnd
+from pipeline.call import STOPPING, CallEnd
 from pipeline.conversation import Conversation
 from pipeline.tools.consent import AgreeingWords, consented, refused
 from pipeline.tools.tool import CannotTransfer
@@ -164,6 +164,7 @@ class PhoneCall:
         self._call = call
         self._leg = leg
         self._warm = warm
+        self._enough = asyncio.Event()
 
     async def run(self) -> CallEnd:
         """``LiveCall``: the bot's part of it is what it returns."""
@@ -171,12 +172,26 @@ class PhoneCall:
             end = await self._call.run()
             if self._warm.other is not None:
                 logger.info("joined with {}", self._warm.other.called)
-                await bridge(self._leg, self._warm.other)
+                await self._join(self._warm.other)
             return end
         finally:
             if self._warm.other is not None:
                 await hang_up(self._warm.other)
 
     async def end(self, reason: str = "ended") -> None:
-        """``LiveCall``. Two who are joined are left to finish."""
+        """``LiveCall``. Two who are joined are left to finish when it is Parley that stops."""
+        if reason != STOPPING:
+            self._enough.set()
         await self._call.end(reason)
+
+    async def _join(self, other: SipLeg) -> None:
+        joined = asyncio.create_task(bridge(self._leg, other), name=f"bridge {self._leg.call_id}")
+        enough = asyncio.create_task(self._enough.wait())
+        try:
+            await asyncio.wait({joined, enough}, return_when=asyncio.FIRST_COMPLETED)
+            if joined.done():
+                joined.result()
+        finally:
+            joined.cancel()
+            enough.cancel()
+            await asyncio.gather(joined, enough, return_exceptions=True)

@@ -13,7 +13,6 @@ from loguru import logger
 from bot import check
 from bot.knowledge.adding import File, add, files
 from bot.knowledge.base import Base, Hit
-from bot.knowledge.early import EarlySearch
 from bot.knowledge.knowledge import AWAY, NOTHING, Answer, Knowledge, load_encoder
 from bot.knowledge.passages import Passage
 from bot.knowledge.store import KnowledgeError, Store
@@ -75,22 +74,6 @@ async def test_no_more_than_the_limit(folder: Path) -> None:
         assert len((await knowledge.search("bluebird", "tents " * 10_000)).hits) == 2
 
 
-async def test_words_that_are_cut_short_are_found_while_the_caller_speaks(folder: Path) -> None:
-    async with Knowledge(KnowledgeSettings(folder=folder)) as knowledge:
-        for words in ("winter slee", "winter sleepin", "winter sleeping"):
-            early = await knowledge.search("bluebird", words, unfinished=True)
-            assert early.hits[0].headings[-1] == "Sleeping bags"
-        assert early.terms == {"winter", "sleep"}
-
-        async def search(text: str, unfinished: bool) -> object:
-            return await knowledge.search("bluebird", text, unfinished=unfinished)
-
-        async with EarlySearch(search) as listening:  # type: ignore[arg-type]
-            listening.hear("for winter which sleepi")
-            answer = await listening.answer("for winter which sleeping bag please")
-    assert answer.hits[0].headings[-1] == "Sleeping bags"
-
-
 async def test_a_call_goes_on_without_a_base_and_is_told_so_once(tmp_path: Path, told: list[str]) -> None:
     (tmp_path / "shop.knowledge").write_bytes(b"This is no database." * 500)
     async with Knowledge(KnowledgeSettings(folder=tmp_path)) as knowledge:
@@ -136,10 +119,10 @@ async def test_the_event_loop_is_free_while_a_search_runs(
     loop = asyncio.get_running_loop()
     before = Base.search
 
-    def slow(self: Base, text: str, limit: int, unfinished: bool = False) -> object:
+    def slow(self: Base, text: str, limit: int) -> object:
         loop.call_soon_threadsafe(begun.set)
         asyncio.run_coroutine_threadsafe(may_end.wait(), loop).result(30)
-        return before(self, text, limit, unfinished)
+        return before(self, text, limit)
 
     monkeypatch.setattr(Base, "search", slow)
     async with Knowledge(KnowledgeSettings(folder=folder)) as knowledge:
@@ -194,7 +177,7 @@ def test_an_encoder_that_fails_leaves_the_words(tmp_path: Path, told: list[str])
             add(store, Failing(), File(tmp_path / "a.md", "a.md"))
         assert len(store.documents()) == 1
     with closing(Base(tmp_path, "shop", Failing(), 0.4)) as base:
-        assert base.search("repair boots", 3).hits
+        assert base.search("repair boots", 3)
     assert any("by words alone: model.onnx: failed." in line for line in told)
 
 

@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def found(folder: Path, question: str) -> list[str]:
     with closing(Base(folder, "shop", None, 0.4)) as base:
-        return [hit.text for hit in base.search(question, 5).hits]
+        return [hit.text for hit in base.search(question, 5)]
 
 
 def test_documents_are_kept_with_their_places(store: Store, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_documents_are_kept_with_their_places(store: Store, tmp_path: Path) -> N
     assert store.passages("tents.md") == TENTS
     assert store.passages("other.md") == []
     with closing(Base(tmp_path, "shop", None, 0.4)) as base:
-        (hit,) = base.search("how much are the ridge boots", 3).hits
+        (hit,) = base.search("how much are the ridge boots", 3)
     assert (hit.where, hit.headings, hit.score) == ("boots.md, line 1", ("Gear", "Boots"), 1.0)
 
 
@@ -103,12 +103,12 @@ def test_who_reads_sees_a_document_whole_while_another_process_writes(store: Sto
         with sqlite3.connect(store.path) as writer:
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("DELETE FROM passages")
-            assert base.search("workshop", 3).hits
+            assert base.search("workshop", 3)
             writer.rollback()
         writer.close()
         store.put("tents.md", "d2", 30, [Passage("Tents are rented out.")])
-        assert not base.search("workshop", 3).hits
-        assert base.search("renting tents", 3).hits
+        assert not base.search("workshop", 3)
+        assert base.search("renting tents", 3)
 
 
 def test_a_reader_cannot_write(store: Store, tmp_path: Path) -> None:

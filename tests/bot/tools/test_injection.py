@@ -216,7 +216,7 @@ async def live(attack: Attack, carrier: str, effects: list[str], read: list[str]
     settings = CallSettings(transcript_s=0.5)
     clock = asyncio.get_running_loop().time
     dialogue = ear.listener = Dialogue(agent, settings, CallRecord(), ear, clock)
-    dialogue._segmenter = Segmenter(settings.segmenter, lambda frame: frame[0] == 1)
+    dialogue.ear.segmenter = Segmenter(settings.segmenter, lambda frame: frame[0] == 1)
     first, at_once = ("web", True) if carrier == "caller" else (carrier, False)
     said = [attack.words if at_once else "what about tents", *attack.caller_then]
     model = Model(dialogue, attack, first, said, at_once)

@@ -27,7 +27,12 @@ def sipp(
 
 
 def write_speech(path: Path, pcm: Pcm) -> None:
-    """Mono at 8 kHz as the bytes of G.711 mu-law, which sipp streams."""
+    """Mono at 8 kHz, for sipp to stream."""
+    path.write_bytes(mu_law(pcm))
+
+
+def mu_law(pcm: Pcm) -> bytes:
+    """G.711, a byte a sample."""
     magnitude = np.log1p(255 * np.abs(np.clip(pcm, -1, 1))) / np.log(256)
     code = np.minimum((magnitude * 128).astype(int), 127)
-    path.write_bytes((~(code | np.where(pcm < 0, 0x80, 0)) & 0xFF).astype(np.uint8).tobytes())
+    return bytes((~(code | np.where(pcm < 0, 0x80, 0)) & 0xFF).astype(np.uint8))

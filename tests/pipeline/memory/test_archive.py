@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.memory import Archive, Memory, MemoryUnavailable
-from pipeline.memory.archive import Kept, OnTheLine, is_caller
+from pipeline.memory.archive import Kept, OnTheLine
+from pipeline.memory.callers import is_caller
 from pipeline.memory.client import in_words
 from pipeline.memory.keys import Keys
 from tests.pipeline.memory.redis_server import RedisServer, drop, entry, log, talk, until, writing, written

@@ -147,7 +147,7 @@ class Engine:
         number = self._call
         if not respond.spans:
             return [f"prompted {number}.{respond.turn}"] if self._dice.random() < 0.2 else []
-        question = f"asked {number}.{respond.spans[0][0] + self._dialogue._session_start}"
+        question = f"asked {number}.{respond.spans[0][0] + self._dialogue.ear.session_start}"
         # One that reads what came of it may know better than to ask for it again.
         if any(key.startswith(question) for key in self._fate.effects) and self._dice.random() < 0.3:
             return []
@@ -268,7 +268,7 @@ class VirtualCall:
         dialogue = ear.listener = Dialogue(agent, settings, self._record, ear, loop.time)
         self._number += 1
         is_speech: Callable[[bytes], bool] = lambda frame: frame[0] == 1  # noqa: E731
-        dialogue._segmenter = Segmenter(settings.segmenter, is_speech)
+        dialogue.ear.segmenter = Segmenter(settings.segmenter, is_speech)
         beside = [asyncio.create_task(ear.play())]
         stop = asyncio.Event()
         beside.append(asyncio.create_task(self._engines(dialogue, ear, stop)))

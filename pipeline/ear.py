@@ -1,0 +1,72 @@
+"""What one call hears of its caller: speech and keys, on the call's clock (samples at 16 kHz)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from model_runtime.protocol import INPUT_RATE
+from pipeline import interjection
+from pipeline.interjection import Kinds
+from pipeline.keypad import Keypad
+from pipeline.recent import RecentAudio
+from pipeline.segmenter import Segmenter, SegmenterSettings, SpeechStart, SpeechStop
+from pipeline.turns import Span, Tick
+
+RECENT_S = 35  # a turn of the greatest length, and the pauses within it
+
+
+class Ear:
+    """The call's, whatever becomes of its engines: each of their sessions has a clock of its own.
+
+    Args:
+        settings: of the segmenter.
+        kinds: who knows what is said over the bot by its sound, if there is somebody.
+    """
+
+    def __init__(self, settings: SegmenterSettings, kinds: Kinds | None) -> None:
+        """Nothing heard."""
+        self.segmenter = Segmenter(settings)
+        self.recent = RecentAudio(RECENT_S * INPUT_RATE)
+        self.session_start = 0  # where on the call's clock the engine session's clock is 0
+        self._keypad = Keypad()
+        self._kinds = kinds
+
+    def push(self, pcm: bytes) -> list[SpeechStart | SpeechStop]:
+        """The caller's next samples, s16le; what they settle of speech."""
+        self.recent.push(pcm)
+        return self.segmenter.push(pcm)
+
+    @property
+    def tick(self) -> Tick:
+        """How far it has come."""
+        return Tick(self.segmenter.position, self.segmenter.voiced)
+
+    def press(self, key: str) -> None:
+        """A key of the caller's phone."""
+        self._keypad.press(key, self.segmenter.position)
+
+    def keys(self) -> str:
+        """What was entered on the keypad and has not been taken, when the entry is whole; else empty."""
+        return self._keypad.take(self.segmenter.position)
+
+    def begin_session(self) -> bytes:
+        """A session of the engine begins: what it is to hear first."""
+        self.session_start = self.recent.begin
+        return self.recent.pcm
+
+    def in_session(self, spans: Sequence[Span]) -> list[Span]:
+        """What the session has heard of ``spans``, on its own clock."""
+        begun = self.session_start
+        return [(max(start, begun) - begun, end - begun) for start, end in spans if end > begun]
+
+    def seconds_since(self, sample: int) -> float:
+        """How long ago that was."""
+        return (self.recent.end - sample) / INPUT_RATE
+
+    def meaning(self, start: int) -> Literal["back-channel", "barge-in", "open"]:
+        """Of what was said since ``start``, by its sound."""
+        if self._kinds is None:
+            return "open"
+        said = self.recent.cut(start - interjection.BEFORE, self.segmenter.position)
+        return interjection.meaning(self._kinds(said))
