@@ -6,6 +6,7 @@ STAMP := $(VENV)/.ready
 
 # The parts without clock or I/O of their own; covered completely, or the tests fail.
 PURE_CORE := \
+  bot/agent_keys.py bot/hosts.py bot/routing.py \
   bot/ingress/sip/destinations.py bot/ingress/sip/messages.py bot/ingress/sip/pacing.py \
   bot/ingress/sip/rates.py \
   bot/knowledge/formats.py bot/knowledge/passages.py bot/knowledge/ranking.py bot/knowledge/vectors.py bot/knowledge/words.py \
@@ -13,7 +14,7 @@ PURE_CORE := \
   infra/sip/render.py infra/sip/settings.py \
   model_runtime/chat.py model_runtime/interleave.py model_runtime/protocol.py model_runtime/tokens.py \
   pipeline/answering_machine.py pipeline/interjection.py pipeline/keypad.py pipeline/ledger.py \
-  pipeline/segmenter.py pipeline/tones.py pipeline/turns.py \
+  pipeline/memory/address.py pipeline/segmenter.py pipeline/tones.py pipeline/turns.py \
   pipeline/tools/consent.py pipeline/tools/ledger.py pipeline/tools/permission.py
 nothing :=
 space := $(nothing) $(nothing)

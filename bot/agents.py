@@ -21,6 +21,8 @@ from pydantic import (
     ValidationError,
 )
 
+from bot.agent_keys import Key
+from bot.routing import Answers
 from bot.tools.registry import check
 from bot.tools.uses import Agreeing, McpServer, Use
 from pipeline.tools.consent import ENGLISH, AgreeingWords
@@ -102,7 +104,12 @@ class Agent(BaseModel):
         default="ignore", description="What it does when a machine answers its call; ignore: nobody listens"
     )
     examples: tuple[Text, ...] = Field(default=(), description="Things to ask it, shown on the page")
+    answers: Answers | None = Field(default=None, description="Which calls by phone are its own")
+    keys: tuple[Key, ...] = Field(
+        default=(), description="Keys of those who may call it over HTTP; none: whoever reaches it"
+    )
     _file: Path = PrivateAttr(default=Path("agent.yaml"))
+    _node: yaml.Node | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> Path:
@@ -111,8 +118,18 @@ class Agent(BaseModel):
 
     @property
     def base(self) -> str:
-        """The name of its knowledge base: its file's, without ``.yaml``."""
+        """Its own name and its knowledge base's: its file's, without ``.yaml``."""
         return self._file.stem
+
+    @property
+    def files(self) -> list[Path]:
+        """What it is made of: its own file, and those of its tools."""
+        return [self._file, *(self.folder / use.file for use in self.tools if use.file)]
+
+    def where(self, *place: int | str) -> str:
+        """The file and the line of a field, ``where("answers", "numbers", 0)``, for a person."""
+        line = _line(self._node, place).removesuffix(": ")
+        return f"{self._file}, {line}" if line else str(self._file)
 
     @property
     def agreeing_words(self) -> AgreeingWords:
@@ -122,11 +139,20 @@ class Agent(BaseModel):
         return AgreeingWords(frozenset(self.agreeing.words), frozenset(self.agreeing.filler))
 
 
+def agent_names(folder: Path) -> list[str]:
+    """The names of the agents in a folder, good or not. Raises ``AgentError`` if it cannot be read."""
+    try:
+        found = sorted(path.stem for path in folder.iterdir() if path.suffix == ".yaml")
+    except OSError as error:
+        raise AgentError(f"{folder}: the agents cannot be read: {error.strerror or error}.") from None
+    return [name for name in found if not name.startswith(".")]  # editors' own
+
+
 def load_agent(folder: Path, name: str) -> Agent:
     """Read ``folder/name.yaml``. Raises ``AgentError``."""
     path = folder / f"{name}.yaml"
     if Path(name).name != name or not path.is_file():
-        known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml"))) or "none at all"
+        known = ", ".join(agent_names(folder)) or "none at all"
         raise AgentError(f"There is no agent {name!r} in {folder}; there is: {known}.")
     try:
         text = path.read_text(encoding="utf-8")
@@ -151,7 +177,7 @@ def load_agent(folder: Path, name: str) -> Agent:
     if faults:
         said = "; ".join(f"{_line(node, place)}{_field(place)}: {why}" for place, why in faults)
         raise AgentError(f"{path}: {said}.")
-    agent._file = path
+    agent._file, agent._node = path, node
     return agent
 
 

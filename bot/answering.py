@@ -15,11 +15,12 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
 from bot.agents import Agent
 from bot.engine_process import Engine, OwnEngine
+from bot.ingress.sip.ingress import LiveCall
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
-from bot.remembering import callers_voice, open_memory, recalled
+from bot.remembering import callers_voice, open_memory
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
@@ -53,18 +54,19 @@ class Answering:
     memory: Memory
     voices: SharedVoices
     toolbox: Toolbox
+    attend: Callable[[LiveCall], LiveCall] = lambda call: call  # keeps the agent open while a call lasts
     kinds: Kinds | None = None  # who knows what is said over the agent by its sound
 
     def browser_call(
         self, connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
-    ) -> Call:
+    ) -> LiveCall:
         """A call from a page, in the conversation of that name."""
         record = CallRecord(remembered, open_memory(self.memory, name, self.agent, self.engine))
         fader, guard = _ears(self.settings.echo_guard)
         transport = webrtc_transport(connection, transport_params(fader, guard))
-        return self.call(transport, fader, call_id, record)
+        return self.attend(self.call(transport, fader, call_id, record))
 
-    def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> PhoneCall:
+    def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> LiveCall:
         """A call on the phone; ``ours``: that we placed, ``deaf``: in which only we speak.
 
         What is said is kept under the call's id.
@@ -79,7 +81,7 @@ class Answering:
         warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
         favourite = callers_voice(self.memory, self.agent, leg.peer)
         call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm), favourite)
-        return PhoneCall(call, leg, warm)
+        return self.attend(PhoneCall(call, leg, warm))
 
     def consultation(
         self, leg: SipLeg, briefing: str, on_event: OnEvent, on_key: Callable[[str], None]
@@ -103,10 +105,6 @@ class Answering:
             leg.call_id,
             timbres=self.voices.timbre,
         )
-
-    async def recall(self, name: str) -> Remembered | None:
-        """What was said in a conversation; see ``bot.remembering.recalled``."""
-        return await recalled(self.memory, name, self.agent, self.engine)
 
     def has_voice(self, name: str) -> bool:
         """Whether calls can speak so: the engine has the voice, or can be given it."""
@@ -183,9 +181,8 @@ async def answering(
         Knowledge(settings.knowledge) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
-        english = agent.language.split("-")[0] == "en"  # it has learnt no other words
-        kinds = await asyncio.to_thread(_kinds) if settings.turns.judge_ms and english else None
-        yield Answering(settings, agent, engine, memory, shared, toolbox, kinds)
+        kinds = await asyncio.to_thread(load_kinds) if judges(settings, agent) else None
+        yield Answering(settings, agent, engine, memory, shared, toolbox, kinds=kinds)
 
 
 def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:
@@ -211,8 +208,14 @@ def make_engine(settings: Settings) -> Engine:
     )
 
 
+def judges(settings: Settings, agent: Agent) -> bool:
+    """Whether what is said over the agent is judged by its sound."""
+    return settings.turns.judge_ms > 0 and agent.language.split("-")[0] == "en"  # no other words are learnt
+
+
 @cache
-def _kinds() -> Kinds:
+def load_kinds() -> Kinds:
+    """Who judges it; one for all calls. Takes a moment."""
     from model_runtime.interjections import (
         Interjections,  # onnxruntime: native code that not all have use for
     )

@@ -9,35 +9,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from bot.agent_keys import bearer, opens
 from bot.agents import Agent
 from bot.beside import beside
 from bot.calls import Calls, Refused
 from bot.calls_api import add_calls_api
 from bot.engine_process import Engine
+from bot.hosts import is_ours
 from bot.ingress.sip.ingress import SipIngress
 from bot.ingress.sip.phone import Phone
 from bot.ingress.sip.placing import Placing
 from bot.ingress.webrtc import (
     BadOffer,
     Candidates,
-    MakeCall,
     Offer,
-    Recall,
     UnknownConnection,
     WebRTCIngress,
 )
-from bot.settings import PACKAGE, Settings
+from bot.reception import NeedsKey, Reception, UnknownAgent
+from bot.settings import PACKAGE, Settings, variable
 
 BODY_S = 10.0  # a request's body has to be here by then
 MAX_BODY = 64 * 1024  # bytes; a browser's offer is about 3 KiB, with video and every codec about 12
@@ -65,10 +67,8 @@ class BadRequest(Exception):  # noqa: N818 - the caller's fault
 
 def create_app(
     settings: Settings,
-    agent: Agent,
+    reception: Reception,
     engine: Engine,
-    make_call: MakeCall,
-    recall: Recall,
     phone: Callable[[Calls], SipIngress] | None = None,
     placing: Callable[[Calls, Phone], Placing] | None = None,
 ) -> FastAPI:
@@ -80,8 +80,8 @@ def create_app(
     telephone = phone(calls) if phone else None
     ingress = WebRTCIngress(
         calls,
-        make_call,
-        recall,
+        reception.browser_call,
+        reception.recall,
         ice_servers=settings.ice_servers,
     )
 
@@ -101,29 +101,43 @@ def create_app(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "PATCH"],
-            allow_headers=["Content-Type"],
+            allow_headers=["Content-Type", "Authorization"],
         )
 
     @app.middleware("http")
-    async def security_headers(
+    async def every_request(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        response = await call_next(request)
+        host = request.headers.get("host", "")
+        if is_ours(host, settings.host, settings.web.hosts, settings.allowed_origins):
+            response = await call_next(request)
+        else:
+            said = f"This server is not known as {host!r}; {variable('web', 'hosts')} names what it is."
+            response = _refusal(421, "host", said)
         response.headers.update(SECURITY_HEADERS)
         response.headers.setdefault("Cache-Control", "no-cache")
         return response
 
-    @app.post("/api/offer")
+    # Of one agent, under /a/NAME/, and of the one who answers where nobody is named.
+    api = APIRouter()
+
+    @api.post("/api/offer")
     async def offer(request: Request) -> dict[str, Any]:
         asked = await _read(request, Offer, settings.allowed_origins)
         if not engine.status.ready:
             raise Refused("engine_not_ready", _not_ready(engine), retry_s=2)
-        return (await ingress.offer(asked)).model_dump()
+        return (await ingress.offer(asked, partial(reception.choose, *_asked(request)))).model_dump()
 
-    @app.patch("/api/offer")
+    @api.patch("/api/offer")
     async def candidates(request: Request) -> dict[str, Any]:
         await ingress.candidates(await _read(request, Candidates, settings.allowed_origins))
         return {"status": "success"}
+
+    @api.get("/api/info")
+    async def info(request: Request) -> dict[str, Any]:
+        name, key = _asked(request)
+        agent = reception.answering(reception.meant(name, key)).agent
+        return _info(settings, agent, not agent.keys or opens(key, agent.keys), engine, calls)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, Any]:
@@ -142,9 +156,22 @@ def create_app(
             body, 200 if status.ready else 503, None if status.ready else {"Retry-After": "2"}
         )
 
-    @app.get("/api/info")
-    async def info() -> dict[str, Any]:
-        return _info(settings, agent, engine, calls)
+    app.include_router(api)
+    app.include_router(api, prefix="/a/{agent}")
+    page = StaticFiles(directory=PACKAGE / "web", html=True)
+
+    @app.get("/a/{agent}")
+    async def without_a_slash(request: Request) -> Response:
+        # What the page names is seen from its own address, so that has to end in a slash.
+        return RedirectResponse(f"{quote(request.path_params['agent'])}/", 307)
+
+    @app.get("/a/{agent}/{path:path}")
+    async def page_of(request: Request) -> Response:
+        path = request.path_params["path"]
+        response = await page.get_response(path or "index.html", request.scope)
+        if not path and request.path_params["agent"] not in reception.agents:
+            response.status_code = 404  # the page itself says it in words, which it gets with its info
+        return response
 
     add_calls_api(
         app,
@@ -152,15 +179,22 @@ def create_app(
         settings.sip.api_key.get_secret_value(),
         lambda request, shape: _read(request, shape, settings.allowed_origins),
     )
-    app.mount("/", StaticFiles(directory=PACKAGE / "web", html=True))
+    app.mount("/", page)
     return app
 
 
-def _info(settings: Settings, agent: Agent, engine: Engine, calls: Calls) -> dict[str, Any]:
-    """What the page shows before a call."""
+def _asked(request: Request) -> tuple[str, str]:
+    """The agent that a request is for, if it names one, and the key that it brings."""
+    return request.path_params.get("agent", ""), bearer(request.headers.get("authorization", ""))
+
+
+def _info(settings: Settings, agent: Agent, opened: bool, engine: Engine, calls: Calls) -> dict[str, Any]:
+    """What the page shows before a call; ``opened``: whoever asks may call."""
     status, about = engine.status, engine.status.about
+    servers = settings.ice_servers if opened else ()  # they may hold a password
     return {
         "agent": {"name": agent.name, "language": agent.language, "greeting": agent.greeting},
+        "needs_key": not opened,
         "ready": status.ready,
         "reason": "" if status.ready else _not_ready(engine),
         "full": calls.full,
@@ -169,7 +203,7 @@ def _info(settings: Settings, agent: Agent, engine: Engine, calls: Calls) -> dic
         "label": about.label if about else "",
         "transcribes": about.transcribes if about else False,
         "examples": list(agent.examples or (about.examples if about else ())),
-        "ice_servers": [server.model_dump(exclude_none=True) for server in settings.ice_servers],
+        "ice_servers": [server.model_dump(exclude_none=True) for server in servers],
     }
 
 
@@ -214,33 +248,42 @@ async def _read(request: Request, shape: type[Body], allowed_origins: tuple[str,
         raise BadRequest(422, "bad_request", f"{where}: {fault['msg']}.") from None
 
 
+def _refusal(status: int, code: str, message: str, **headers: str) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
 def _add_faults(app: FastAPI) -> None:
     """Give every fault the one JSON shape."""
 
-    def refusal(status: int, code: str, message: str, **headers: str) -> JSONResponse:
-        return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
-
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> JSONResponse:
-        return refusal(503, error.code, str(error), **{"Retry-After": str(error.retry_s)})
+        return _refusal(503, error.code, str(error), **{"Retry-After": str(error.retry_s)})
+
+    @app.exception_handler(UnknownAgent)
+    async def unknown_agent(_: Request, error: UnknownAgent) -> JSONResponse:
+        return _refusal(404, "unknown_agent", str(error))
+
+    @app.exception_handler(NeedsKey)
+    async def needs_key(_: Request, error: NeedsKey) -> JSONResponse:
+        return _refusal(401, "needs_key", str(error), **{"WWW-Authenticate": "Bearer"})
 
     @app.exception_handler(BadRequest)
     async def bad_request(_: Request, error: BadRequest) -> JSONResponse:
-        return refusal(error.status, error.code, str(error))
+        return _refusal(error.status, error.code, str(error))
 
     @app.exception_handler(BadOffer)
     async def bad_offer(_: Request, error: BadOffer) -> JSONResponse:
-        return refusal(400, "bad_offer", str(error))
+        return _refusal(400, "bad_offer", str(error))
 
     @app.exception_handler(UnknownConnection)
     async def unknown(_: Request, error: UnknownConnection) -> JSONResponse:
-        return refusal(404, "unknown_connection", str(error))
+        return _refusal(404, "unknown_connection", str(error))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return refusal(error.status_code, "http", str(error.detail))
+        return _refusal(error.status_code, "http", str(error.detail))
 
     @app.exception_handler(Exception)
     async def anything(_: Request, error: Exception) -> JSONResponse:
         # Starlette logs the traceback; the caller need not see it.
-        return refusal(500, "internal", "Something went wrong in Parley. Its log says what.")
+        return _refusal(500, "internal", "Something went wrong in Parley. Its log says what.")

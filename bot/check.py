@@ -19,7 +19,8 @@ from typing import Literal
 
 import httpx
 
-from bot.agents import AgentError, load_agent
+from bot.agent_folder import open_folder
+from bot.agents import AgentError
 from bot.engine_probe import EngineUnavailable, ask_engine
 from bot.ingress.sip.probe import silence_of
 from bot.ingress.sip.registrar import Registrar
@@ -82,7 +83,7 @@ def look(settings: Settings, tell: Callable[[str], None] = lambda what: None) ->
     yield _phone(settings.sip)
     if settings.sip.registrar:
         yield _registrar(settings)
-    yield _agent(settings)
+    yield from _agents(settings)
     if settings.engine.url:
         yield asyncio.run(_engine(settings.engine.url))
     else:
@@ -175,12 +176,16 @@ def _registrar(settings: Settings) -> Finding:
     return Finding("ok", "Extension", f"{who}: the PBX answers; the password is tried when Parley runs")
 
 
-def _agent(settings: Settings) -> Finding:
+def _agents(settings: Settings) -> Iterator[Finding]:
     try:
-        agent = load_agent(settings.agents_dir, settings.agent)
+        found = open_folder(settings)
     except AgentError as error:
-        return Finding("bad", "Agent", str(error))
-    return Finding("ok", "Agent", f"{agent.name} ({settings.agent}.yaml)")
+        yield Finding("bad", "Agent", str(error))
+        return
+    names = ", ".join(f"{agent.name} ({name}.yaml)" for name, agent in found.agents.items())
+    yield Finding("ok", "Agents" if len(found.agents) > 1 else "Agent", names)
+    for fault in found.faults.values():
+        yield Finding("bad", "Agent", f"{fault} Parley starts without it.")
 
 
 async def _engine(url: str) -> Finding:

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from bot import kept_calls
+from bot import agent_commands, kept_calls
 from bot import settings as conf
 from bot.console import errors, fail, read_settings
 from bot.knowledge import commands as knowledge
@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A self-hosted voice bot that answers real calls with one end-to-end speech model.",
 )
+app.add_typer(agent_commands.app, name="agents")
 app.add_typer(kept_calls.app, name="calls")
 app.add_typer(voices.app, name="voices")
 app.add_typer(tools.app, name="tools")
@@ -67,7 +68,12 @@ def serve(
 def talk(
     wav: Annotated[list[Path], typer.Option(help="A question, any audio file. Repeat it for several turns.")],
     out: Annotated[Path | None, typer.Option(help="Write the bot's side here, as a WAV file.")] = None,
-    url: Annotated[str, typer.Option(help="The Parley to call.")] = "http://127.0.0.1:8080",
+    url: Annotated[
+        str, typer.Option(help="The Parley to call; one of its agents: .../a/NAME.")
+    ] = "http://127.0.0.1:8080",
+    key: Annotated[
+        str, typer.Option(envvar="PARLEY_KEY", help="The key, if the agent wants one.", show_envvar=True)
+    ] = "",
     stereo: Annotated[bool, typer.Option(help="Write both sides: the caller left, the bot right.")] = False,
     greeting: Annotated[bool, typer.Option(help="Hear the greeting out before the first question.")] = True,
     wait: Annotated[float, typer.Option(help="Without greeting: seconds before the first question.")] = 0.5,
@@ -85,7 +91,12 @@ def talk(
         with errors.status("calling", spinner="dots") as status:
             record = asyncio.run(
                 place_call(
-                    url, questions, greeting=greeting, wait_s=wait, on_turn=lambda what: status.update(what)
+                    url,
+                    questions,
+                    key=key,
+                    greeting=greeting,
+                    wait_s=wait,
+                    on_turn=lambda what: status.update(what),
                 )
             )
     except CallFailed as error:

@@ -23,6 +23,7 @@ from pipeline.memory import (
 )
 from pipeline.memory.callers import CallerStore, is_somebody
 
+F_AGENT = "agent_file"  # the fact that says whose conversation it is: ``Agent.base``
 NOWHERE = "unix:///nowhere"  # no call waits for a Redis, so one that is not there is only slower to say so
 
 
@@ -72,12 +73,13 @@ def open_memory(
     ``caller``: who calls, as the ingress knows them; what ``parley calls forget --caller`` goes by.
     """
     kept = memory.call(name)
-    kept.note(agent=agent.name, checkpoint=_checkpoint(engine), ingress=ingress, caller=caller)
+    who = {"agent": agent.name, F_AGENT: agent.base, "checkpoint": _checkpoint(engine)}
+    kept.note(**who, ingress=ingress, caller=caller)
     return kept
 
 
-async def recalled(memory: Memory, name: str, agent: Agent, engine: Engine) -> Remembered | None:
-    """What was said in a conversation, if this agent and checkpoint can go on with it.
+async def recalled(memory: Memory, name: str, engine: Engine) -> Remembered | None:
+    """What was said in a conversation, if this checkpoint can go on with it.
 
     Raises ``Refused`` while another process holds it.
     """
@@ -90,9 +92,8 @@ async def recalled(memory: Memory, name: str, agent: Agent, engine: Engine) -> R
         return None
     if remembered is None:
         return None
-    facts = remembered.facts
-    if (facts.get("agent"), facts.get("checkpoint")) != (agent.name, _checkpoint(engine)):
-        logger.info("a caller came back to another agent or model: the conversation begins anew")
+    if remembered.facts.get("checkpoint") != _checkpoint(engine):
+        logger.info("a caller came back to another model: the conversation begins anew")
         return None
     return remembered
 

@@ -7,24 +7,24 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
 from functools import partial
 
 import uvicorn
 import uvloop
 from rich.console import Console
 
-from bot.agents import Agent, load_agent
-from bot.answering import Answering, answering, make_engine
+from bot.agent_folder import AgentFolder, open_folder
+from bot.agents import load_agent
+from bot.answering import answering, make_engine
 from bot.app import create_app
+from bot.beside import beside
 from bot.calling import caller, placing_for
 from bot.calls import Calls
-from bot.engine_process import EngineStatus
+from bot.engine_process import Engine, EngineStatus
 from bot.ingress.sip.destinations import check_headers, check_listed, parsed
 from bot.ingress.sip.ingress import SipIngress
 from bot.ingress.sip.outbound import place_call
-from bot.ingress.sip.phone import Phone
-from bot.ingress.sip.placing import Placing
+from bot.reception import Reception
 from bot.remembering import remembering
 from bot.settings import Settings, variable
 from bot.voices.shared import sharing
@@ -37,56 +37,46 @@ class CannotServe(Exception):  # noqa: N818 - read by a person
 
 def serve(settings: Settings) -> None:
     """Run Parley until SIGINT or SIGTERM. Raises ``AgentError``, ``CannotServe``."""
-    agent = load_agent(settings.agents_dir, settings.agent)
+    folder = open_folder(settings)
     with _listen(settings) as listening, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, agent, listening))
+        runner.run(_serve(settings, folder, listening))
 
 
-async def _serve(settings: Settings, agent: Agent, listening: socket.socket) -> None:
+async def _serve(settings: Settings, folder: AgentFolder, listening: socket.socket) -> None:
+    engine = make_engine(settings)
     async with (
         remembering(settings) as memory,
         sharing(memory.voices, settings.voices_dir) as voices,
-        AsyncExitStack() as stack,
+        Reception(settings, folder, engine, memory, voices) as reception,
+        beside(reception.watch(), "agents"),
     ):
-        engine = make_engine(settings)
-        here = await stack.enter_async_context(answering(settings, agent, engine, memory, voices))
-        phone = placing = None
-        if settings.sip.listen:
-            on_phone = here
-            if settings.sip.agent:
-                other = load_agent(settings.agents_dir, settings.sip.agent)
-                on_phone = await stack.enter_async_context(answering(settings, other, engine, memory, voices))
-            phone = telephone(on_phone)
-            named = {settings.agent: here, settings.sip.agent or settings.agent: on_phone}
-            placing = partial(placing_for, settings, engine, named.get)
-        await _serve_with(settings, here, phone, placing, listening)
+        await _serve_with(settings, reception, engine, listening)
 
 
 async def _serve_with(
-    settings: Settings,
-    here: Answering,
-    phone: Callable[[Calls], SipIngress] | None,
-    placing: Callable[[Calls, Phone], Placing] | None,
-    listening: socket.socket,
+    settings: Settings, reception: Reception, engine: Engine, listening: socket.socket
 ) -> None:
-    agent, engine = here.agent, here.engine
-    app = create_app(settings, agent, engine, here.browser_call, here.recall, phone, placing)
+    phone = placing = None
+    if settings.sip.listen:
+        phone = telephone(settings, reception, engine)
+        placing = partial(placing_for, settings, engine, reception.find)
+    app = create_app(settings, reception, engine, phone, placing)
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
     host, port = listening.getsockname()[:2]
-    async with _announced(here, f"http://{'[' + host + ']' if ':' in host else host}:{port}", server):
+    url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+    async with _announced(engine, url, reception, server):
         await server.serve(sockets=[listening])
     if engine.status.state == "failed":
         raise CannotServe(engine.status.reason)
 
 
-def telephone(on_phone: Answering) -> Callable[[Calls], SipIngress]:
+def telephone(settings: Settings, reception: Reception, engine: Engine) -> Callable[[Calls], SipIngress]:
     """The phone of the settings, for whoever counts the calls."""
-    settings, engine = on_phone.settings, on_phone.engine
     return lambda calls: SipIngress(
-        settings.sip, calls, on_phone.phone_call, lambda: engine.status.ready, settings.log_level
+        settings.sip, calls, reception.phone_call, lambda: engine.status.ready, settings.log_level
     )
 
 
@@ -102,16 +92,16 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _announced(here: Answering, url: str, server: _Server) -> AsyncIterator[None]:
+async def _announced(engine: Engine, url: str, reception: Reception, server: _Server) -> AsyncIterator[None]:
     """Tell the person at the terminal how far the start has come, and end if it can come no further."""
-    console, engine, voice = Console(stderr=True), here.engine, here.agent.voice
+    console = Console(stderr=True)
     waiting = console.status("Loading the speech model …", spinner="dots")
 
     def changed(status: EngineStatus) -> None:
         waiting.stop()
         if status.state == "ready":
-            if not here.has_voice(voice):
-                console.print(f"There is no voice {voice!r}; the checkpoint's own is used.", highlight=False)
+            for said in reception.voiceless():
+                console.print(said, highlight=False)
             who = status.about.checkpoint if status.about else "the engine"
             console.print(f"[bold]Parley is ready:[/] {url}  [dim]({who}; Ctrl+C stops it)[/]")
         elif status.state == "failed":

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from bot.hosts import WebSettings
 from bot.ingress.sip.settings import SipSettings
 from bot.setting_group import Group, words
 from bot.turn_settings import TurnSettings
@@ -250,6 +251,7 @@ class Settings(BaseSettings):
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="How much is written to the log."
     )
+    web: WebSettings = WebSettings()
     engine: EngineSettings = EngineSettings()
     redis: RedisSettings = RedisSettings()
     sip: SipSettings = SipSettings()

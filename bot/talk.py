@@ -106,6 +106,7 @@ class Caller:
     """One call being placed: the connection, what is said on its data channel, and both sides' sound."""
 
     url: str
+    key: str = ""
     peer: RTCPeerConnection = field(
         default_factory=lambda: RTCPeerConnection(RTCConfiguration(iceServers=[]))
     )
@@ -150,7 +151,9 @@ class Caller:
         try:
             async with httpx.AsyncClient(timeout=CONNECT_S, trust_env=False) as client:
                 response = await client.post(
-                    f"{self.url}/api/offer", json={"sdp": offer.sdp, "type": offer.type}
+                    f"{self.url}/api/offer",
+                    json={"sdp": offer.sdp, "type": offer.type},
+                    headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
                 )
             answer = response.json()
         except httpx.HTTPError:
@@ -211,6 +214,7 @@ async def place_call(
     url: str,
     questions: Sequence[Pcm],
     *,
+    key: str = "",
     greeting: bool = True,
     wait_s: float = 0.5,
     quiet_s: float = QUIET_S,
@@ -219,10 +223,11 @@ async def place_call(
 ) -> PlacedCall:
     """Call Parley at ``url``, ask ``questions`` (mono float32, 48 kHz) one after another, hang up.
 
+    One of its agents is called at ``.../a/NAME``, with ``key`` if it wants one.
     With ``greeting`` the bot is heard out first; without, the first question comes ``wait_s`` seconds after
     connecting. ``on_turn`` is told what is going on. Raises ``CallFailed``.
     """
-    caller = Caller(_base(url))
+    caller = Caller(_base(url), key)
     try:
         on_turn("calling")
         setup_s = await caller.connect()

@@ -24,6 +24,7 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from bot.calls import Calls, Place, Refused
+from bot.remembering import F_AGENT
 from bot.settings import IceServer
 from pipeline.call import STOPPING, CallEnd
 from pipeline.memory import Remembered
@@ -98,8 +99,12 @@ class LiveCall(Protocol):
         """Finish soon; the first reason counts."""
 
 
-MakeCall = Callable[[SmallWebRTCConnection, str, str, Remembered | None], LiveCall]
-"""Builds a call on a connection: under an id, in the conversation of a name, going on from what was said."""
+MakeCall = Callable[[str, SmallWebRTCConnection, str, str, Remembered | None], LiveCall]
+"""Builds an agent's call on a connection: under an id, in the conversation of a name, going on from what was
+said."""
+
+Choose = Callable[[str], str]
+"""The agent who answers, given whose conversation goes on, if any. Raises what the caller is to be told."""
 
 Recall = Callable[[str], Awaitable[Remembered | None]]
 """What is remembered of the conversation of that name. Raises ``Refused`` if another process holds it."""
@@ -110,6 +115,7 @@ class _Talk:
     """A conversation that goes on here, or has ended of late."""
 
     call: LiveCall
+    agent: str
     task: asyncio.Task[None] | None = None
     remembered: Remembered | None = None
     over_at: float = math.inf
@@ -134,8 +140,11 @@ class WebRTCIngress:
         self._connections: dict[str, SmallWebRTCConnection] = {}
         self._talks: dict[str, _Talk] = {}  # by the conversation's name
 
-    async def offer(self, offer: Offer) -> Answer:
-        """Answer an offer with a new call, or renegotiate one. Raises ``Refused``, ``BadOffer``."""
+    async def offer(self, offer: Offer, choose: Choose) -> Answer:
+        """Answer an offer with a new call, or renegotiate one.
+
+        Raises ``Refused``, ``BadOffer``, and as ``choose`` does.
+        """
         _check_sdp(offer.sdp)
         known = self._connections.get(offer.pc_id or "")
         if known is not None:
@@ -149,6 +158,11 @@ class WebRTCIngress:
         # The name is written to logs and stores; who only knows it cannot take the call over.
         name = hashlib.sha256(token.encode()).hexdigest()[:32]
         remembered = await self._earlier(name) if offer.resume else None
+        began_with = remembered.facts.get(F_AGENT, "") if remembered else ""
+        agent = choose(began_with)
+        if began_with not in ("", agent):
+            logger.info("a caller came back to {}, who is gone: {} begins anew", began_with, agent)
+            remembered = None
         place = self._calls.admit()
         connection = SmallWebRTCConnection(self._ice_servers)
         try:
@@ -161,7 +175,7 @@ class WebRTCIngress:
             except Exception as error:
                 logger.debug("offer failed: {!r}", error)
                 raise BadOffer("The offer's SDP cannot be answered.") from None
-            self._begin(connection, place, name, remembered)
+            self._begin(connection, place, name, agent, remembered)
         except BaseException:
             place.release()
             await connection.disconnect()  # type: ignore[no-untyped-call] # pipecat has no types here
@@ -181,12 +195,17 @@ class WebRTCIngress:
         return talk.remembered
 
     def _begin(
-        self, connection: SmallWebRTCConnection, place: Place, name: str, remembered: Remembered | None
+        self,
+        connection: SmallWebRTCConnection,
+        place: Place,
+        name: str,
+        agent: str,
+        remembered: Remembered | None,
     ) -> None:
         call_id = connection.pc_id.rpartition("-")[2]
-        call = self._make_call(connection, call_id, name, remembered)
+        call = self._make_call(agent, connection, call_id, name, remembered)
         self._connections[connection.pc_id] = connection
-        talk = self._talks[name] = _Talk(call)
+        talk = self._talks[name] = _Talk(call, agent)
         talk.task = self._calls.start(
             place, call_id, lambda: self._live(connection, talk, name), lambda: call.end(STOPPING)
         )
@@ -199,7 +218,8 @@ class WebRTCIngress:
         """The call, and whatever became of it, the end of its connection."""
         try:
             end = await talk.call.run()
-            talk.remembered = Remembered(name, end.facts, end.history, end.conversation)
+            facts = end.facts | {F_AGENT: talk.agent}
+            talk.remembered = Remembered(name, facts, end.history, end.conversation)
             logger.info("call ended: {} after {:.1f} s", end.reason, end.seconds)
         finally:
             talk.over_at = time.monotonic()

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import httpx
+
 from bot.knowledge.knowledge import Knowledge
 from bot.settings import ToolSettings
 from bot.tools import http
@@ -44,11 +46,16 @@ async def open_toolbox(
     agent: Agent,
     voices: VoiceFinder | None = None,
     knowledge: Knowledge | None = None,
+    client: httpx.AsyncClient | None = None,
 ) -> AsyncIterator[Toolbox]:
-    """The tools of one agent; MCP servers are started, but not waited for. Raises ``BadTool``."""
+    """The tools of one agent; MCP servers are started, but not waited for. Raises ``BadTool``.
+
+    ``client``: of ``http.client``, where several agents share one; else it has its own.
+    """
     ask = partial(knowledge.search, agent.base) if knowledge else None
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(http.client())
+        if client is None:
+            client = await stack.enter_async_context(http.client())
         context = ToolContext(settings, client, agent.time_zone, agent.language, voices, ask)
         own = {
             use.name: find(use, agent.folder).bind(lambda: context, use.options, use.terms)

@@ -36,12 +36,17 @@ async def search_voice(description: Description, *, line: Line, context: ToolCon
     return f"You speak in the voice {found.name} now: {found.description or 'it has no description'}."
 
 
+def searches_voices(agent: Agent) -> bool:
+    """Whether the agent has the tool."""
+    return any(use.name == search_voice.name for use in agent.tools)
+
+
 @asynccontextmanager
 async def voices_for(
     settings: Settings, *agents: Agent, shared: SharedVoices | None = None
 ) -> AsyncIterator[VoiceFinder | None]:
     """What the tool searches; ``None`` if no agent has it, for reading the library takes seconds."""
-    if not any(use.name == search_voice.name for agent in agents for use in agent.tools):
+    if not any(map(searches_voices, agents)):
         yield None
         return
     async with voice_finder(Library(settings).entries, settings.voices_dir, shared) as finder:

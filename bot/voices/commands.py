@@ -54,7 +54,7 @@ def add(
 def list_(as_json: AsJson = False) -> None:
     """List all voices."""
     with _library("looking") as library:
-        entries = library.entries()
+        entries = _all(library)
     if as_json:
         _print_json([_plain(entry) for entry in entries])
     else:
@@ -65,7 +65,7 @@ def list_(as_json: AsJson = False) -> None:
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show all that is known of a voice."""
     with _library("looking") as library:
-        entry = _named(library.entries(), name)
+        entry = _named(_all(library), name)
     if as_json:
         _print_json(_plain(entry))
         return
@@ -115,7 +115,7 @@ def search(
     if not text.strip() and not like:
         fail("Say what to look for, or name a voice with --like.")
     with _library("looking") as library:
-        entries = {entry.name: entry for entry in library.entries() if not entry.fault}
+        entries = {entry.name: entry for entry in _all(library) if not entry.fault}
     try:
         hits = Ranking([known(entry) for entry in entries.values()]).search(text, like, limit)
     except UnknownVoice as error:
@@ -131,14 +131,29 @@ def search(
 @contextmanager
 def _library(doing: str) -> Iterator[Library]:
     """The library while something is done with it. What goes wrong ends the command."""
+    from bot import log
     from bot.voices.library import Library, LibraryError
 
+    log.set_up("ERROR")
     library = Library(read_settings())
     try:
         with errors.status(doing, spinner="dots"):
             yield library
     except LibraryError as error:
         fail(str(error))
+
+
+def _all(library: Library) -> list[Entry]:
+    """This machine's voices, and those that others have added; without a Redis to ask, only the first."""
+    from bot.voices.library import LibraryError
+
+    here = library.entries()
+    names = {entry.name for entry in here}
+    try:
+        return [*here, *(entry for entry in library.shared() if entry.name not in names)]
+    except LibraryError as error:
+        errors.print(f"Voices of other machines are not shown: {error}", style="yellow", markup=False)
+        return here
 
 
 def _named(entries: Iterable[Entry], name: str) -> Entry:
@@ -191,7 +206,7 @@ def _measured(entry: Entry) -> str:
 
 
 def _origin(entry: Entry) -> str:
-    return "yours" if entry.origin == "library" else "the checkpoint"
+    return {"checkpoint": "the checkpoint", "library": "yours", "shared": "another machine"}[entry.origin]
 
 
 def _escaped(text: str) -> str:

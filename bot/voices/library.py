@@ -44,6 +44,18 @@ class Library:
         options += ["--replace"] if replace else []
         return msgspec.json.decode(self._run("add", *options, "--", name, str(file)), type=Entry)
 
+    def shared(self) -> list[Entry]:
+        """What Redis has, whichever machine added it."""
+
+        async def look() -> list[Entry]:
+            async with archive(self._settings) as opened:
+                return [] if opened is None else await shared.entries(opened.voices)
+
+        try:
+            return asyncio.run(look())
+        except (MemoryUnavailable, RedisImpossible, BadSettings) as error:
+            raise LibraryError(_why(error)) from None
+
     def share(self, name: str) -> str:
         """Have Redis take a voice that was added, for other machines; a sentence if it does not."""
         path = self._settings.voices_dir / f"{name}{SUFFIX}"
@@ -56,7 +68,7 @@ class Library:
         try:
             asyncio.run(bring())
         except (MemoryUnavailable, RedisImpossible, BadSettings, packed.Unusable, OSError) as error:
-            return in_words(error) if isinstance(error, MemoryUnavailable) else str(error)
+            return _why(error)
         return ""
 
     def remove(self, name: str) -> None:
@@ -80,9 +92,9 @@ class Library:
             if not asyncio.run(erase()) and fault is not None:
                 raise fault
         except (MemoryUnavailable, RedisImpossible, BadSettings) as error:
-            why = in_words(error) if isinstance(error, MemoryUnavailable) else str(error)
             here = "It is removed here" if fault is None else str(fault).rstrip(".")
-            raise LibraryError(f"{here}, but Redis may still have it: {why} Please try again.") from None
+            said = f"{here}, but Redis may still have it: {_why(error)} Please try again."
+            raise LibraryError(said) from None
 
     def render(self, name: str, file: Path) -> None:
         """Write how calls will hear the voice: its prompt's words, said by the checkpoint, as WAV."""
@@ -108,6 +120,10 @@ class Library:
             last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no word of why"])[-1]
             raise LibraryError(f"The voice library failed: {last}") from None
         raise LibraryError(fault.rstrip(".") + ".")
+
+
+def _why(error: Exception) -> str:
+    return in_words(error) if isinstance(error, MemoryUnavailable) else str(error)
 
 
 def known(entry: Entry) -> Known:

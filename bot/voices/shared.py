@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 from loguru import logger
+from msgspec.structs import replace
 
 from bot.beside import beside
 from model_runtime.library import packed
@@ -130,6 +131,17 @@ async def put(store: VoiceStore, name: str, file: bytes, *, replace: bool) -> bo
         raise packed.Unusable(f"its file has {len(file)} bytes, and at most {MOST_BYTES} can be shared")
     entry = msgspec.json.encode(packed.entry(name, file))
     return await store.put(name, entry, file, replace=replace)
+
+
+async def entries(store: VoiceStore) -> list[Entry]:
+    """All voices in Redis that can be told of, by name. Raises ``MemoryUnavailable``."""
+    _, digests = await store.digests() or (0, {})
+    told = await store.entries(sorted(name for name, digest in digests.items() if digest))
+    found = []
+    for content in told.values():
+        with suppress(ValueError):  # a Parley that runs says so in its log
+            found.append(replace(msgspec.json.decode(content, type=Entry), origin="shared"))
+    return found
 
 
 def stamps_of(folder: Path) -> Mapping[str, object]:

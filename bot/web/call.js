@@ -3,7 +3,7 @@
 // Events: "state" (detail "connecting" | "live" | "weak"), "message" (a Parley message, see
 // pipeline/page_messages.py), "speaking" (detail true | false: the bot), "over" (detail a Problem, or null).
 
-import { Problem, UNREACHABLE, lost, microphoneProblem, refusalProblem } from './problems.js';
+import { Problem, UNREACHABLE, authorization, lost, microphoneProblem, refusalProblem } from './problems.js';
 
 const LABEL = 'rtvi-ai';
 const RTVI_VERSION = '2.0.0';
@@ -90,7 +90,7 @@ export class Call extends EventTarget {
   #send(method, body) {
     return fetch('api/offer', {
       method,
-      headers: { 'Content-Type': 'application/json' },
+      headers: { 'Content-Type': 'application/json', ...authorization() },
       body: JSON.stringify(body),
     }).catch(() => { throw new Problem(UNREACHABLE); });
   }

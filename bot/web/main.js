@@ -3,7 +3,7 @@
 import { Call } from './call.js';
 import { Captions } from './captions.js';
 import { Meter } from './meter.js';
-import { UNREACHABLE, environmentProblem } from './problems.js';
+import { NEEDS_KEY, UNREACHABLE, authorization, environmentProblem } from './problems.js';
 
 const ASK_AGAIN_MS = 1500; // while Parley is getting ready
 const REDIAL_MS = 60000; // a call that broke off is placed again for so long
@@ -25,24 +25,26 @@ let begunAt = 0;
 
 async function refresh() {
   try {
-    const response = await fetch('api/info', { cache: 'no-store' });
-    info = await response.json();
-    show(info);
+    const response = await fetch('api/info', { cache: 'no-store', headers: authorization() });
+    const said = await response.json();
+    info = response.ok ? said : null;
+    if (info) show(info);
+    else if (!call) say(said.error.message);
   } catch {
     info = null;
     if (!call) say(UNREACHABLE);
   }
-  if (!call) button.disabled = !info?.ready;
+  if (!call) button.disabled = !info?.ready || info.needs_key;
   if (!info?.ready) setTimeout(refresh, ASK_AGAIN_MS);
 }
 
-function show({ agent, label, checkpoint, examples, ready, reason }) {
+function show({ agent, label, checkpoint, examples, ready, reason, needs_key: needsKey }) {
   $('agent').textContent = agent.name;
   document.title = `${agent.name} · Parley`;
   document.documentElement.lang = agent.language;
   showModel(checkpoint, label);
   showExamples(examples);
-  if (!call) say(ready ? '' : reason);
+  if (!call) say(needsKey ? NEEDS_KEY : ready ? '' : reason);
 }
 
 function showModel(checkpoint, label) {
@@ -202,6 +204,7 @@ button.addEventListener('click', () => (call ? call.hangUp() : begin()));
 mute.addEventListener('click', () => muted(mute.dataset.on !== 'true'));
 voice.addEventListener('change', () => call?.chooseVoice(voice.value));
 window.addEventListener('pagehide', () => call?.hangUp());
+window.addEventListener('hashchange', () => { if (!call) location.reload(); }); // another key
 document.addEventListener('visibilitychange', () => { if (!document.hidden && !call) refresh(); });
 
 const unable = environmentProblem();

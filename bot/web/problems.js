@@ -9,6 +9,15 @@ export class Problem extends Error {
   }
 }
 
+// The key of an agent that wants one comes behind the page's address, as #key=...: browsers send that to nobody.
+const KEY = new URLSearchParams(location.hash.slice(1)).get('key');
+
+export const authorization = () => (KEY ? { Authorization: `Bearer ${KEY}` } : {});
+
+export const NEEDS_KEY = KEY
+  ? 'The key in this page’s address does not open this agent.'
+  : 'This agent answers only callers with a key. Open its page with #key=… at the end of the address.';
+
 export const lost = () => new Problem('The call was lost: the connection broke.', { lost: true });
 export const UNREACHABLE = 'Parley cannot be reached. Is it still running?';
 

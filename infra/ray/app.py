@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
@@ -18,6 +20,7 @@ from infra.ray.router import FewestCalls
 from infra.ray.settings import EngineArgs
 from model_runtime.engine.settings import Settings
 
+APPLICATION, DEPLOYMENT = "parley", "engine"  # the names in the config file
 # Ray's own limit lies so far above the places of an engine: one call too many must get through to be refused
 # in the protocol's words. Ray itself would have it wait for a place, or answer with HTTP 500.
 REFUSALS = 8
@@ -39,9 +42,11 @@ class Engine:
         from model_runtime.engine.worker import Worker
 
         logging.basicConfig(level=settings.log_level, stream=sys.stderr)
+        self._loaded = False
         self._worker = Worker(lambda: load(settings))
         self._worker.start()
         await asyncio.wrap_future(self._worker.ready)
+        self._loaded = True
         self._reception = Reception(settings, self._worker)
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -50,15 +55,27 @@ class Engine:
 
         return application(self._reception)
 
+    def about(self) -> dict[str, object]:
+        """What ``infra.ray.status`` shows of a replica."""
+        return {
+            "node": ray.util.get_node_ip_address(),
+            "pid": os.getpid(),
+            "replica": serve.get_replica_context().replica_id.unique_id,
+            "checkpoint": self._worker.ready.result().card.name,
+            "sessions": self._reception.sessions,
+            "places": self._reception.places,
+        }
+
     def check_health(self) -> None:
         """Raises when the model's thread has ended: Ray then replaces the replica."""
         if self._worker.ended.done():
             raise RuntimeError("The model's thread has ended.") from self._worker.ended.exception()
 
     async def __del__(self) -> None:
-        """End the model's thread, when Ray has drained the replica."""
-        self._worker.stop()
-        await asyncio.wrap_future(self._worker.ended)
+        """End the model's thread, when Ray has drained the replica, or could not make it."""
+        if self._loaded:
+            self._worker.stop()
+            await asyncio.wrap_future(self._worker.ended)
 
 
 def engines(args: dict[str, Any]) -> Application:
@@ -68,7 +85,7 @@ def engines(args: dict[str, Any]) -> Application:
     """
     settings = EngineArgs.model_validate(args).engine()
     options = {
-        "name": "engine",
+        "name": DEPLOYMENT,
         "max_ongoing_requests": settings.max_sessions + REFUSALS,
         "max_queued_requests": QUEUE,
         "autoscaling_config": AutoscalingConfig(

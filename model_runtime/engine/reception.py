@@ -96,25 +96,25 @@ class Connection:
 
 
 class Reception:
-    """Sessions for sockets, at most ``settings.max_sessions`` at once. The worker must be ready."""
+    """Sessions for sockets, at most ``places`` at once. The worker must be ready."""
 
     def __init__(self, settings: Settings, worker: Worker) -> None:
         """To be made in the event loop that will serve."""
         self.sessions = 0  # places taken, from the ``Open`` until the worker has freed everything
-        self._settings = settings
+        self.places = settings.max_sessions
         self._worker = worker
         self._dead: asyncio.Future[None] = asyncio.wrap_future(worker.ended)
 
     @property
     def fullness(self) -> str:
         """A line for a supervisor: how many of the places are taken."""
-        return f"{self.sessions}/{self._settings.max_sessions} sessions\n"
+        return f"{self.sessions}/{self.places} sessions\n"
 
     async def serve(self, socket: Socket) -> None:
         """One WebSocket from its first frame to its end."""
         try:
             opening = await self._opening(socket)
-            if self.sessions >= self._settings.max_sessions:
+            if self.sessions >= self.places:
                 raise Refusal("capacity", "All places of this engine are taken.", fatal=True)
         except Refusal as refusal:
             log.info("refused code=%s: %s", refusal.error.code, refusal)

@@ -40,7 +40,7 @@ class Entry(Measures, frozen=True, kw_only=True):
     """One voice as it is told to the bot. ``fault`` says why it cannot be used, if it cannot."""
 
     name: str
-    origin: Literal["checkpoint", "library"]
+    origin: Literal["checkpoint", "library", "shared"]  # shared: it is in Redis, and in no folder here
     seconds: float = 0.0
     description: str = ""
     speaker: list[float] = []  # 192 numbers, of length 1 together; empty if there is a fault

@@ -27,6 +27,7 @@ A call is one hash, so that one command reads it as it was at one moment::
 Facts can be added without another ``SCHEMA``: who does not know one leaves it alone. These are there::
 
     agent, checkpoint   who answered, by which model
+    agent_file          the name of that agent's file: who goes on with the conversation
     ingress, caller     the way the call came, and from whom: a SIP URI, or "browser"
     began, ended        ISO 8601, UTC; no ``ended``: it goes on, or its process died
     end                 how it ended, ``pipeline.call.CallEnd.reason``

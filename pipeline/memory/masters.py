@@ -52,6 +52,16 @@ class _SlotSSLConnection(_Moves, SentinelManagedSSLConnection):
     pass
 
 
+class _Sentinels(Sentinel):
+    async def discover_master(self, service_name: str) -> Node:
+        """As redis-py does; its own words for a failure hold all that its clients were made of."""
+        try:
+            host, port = await super().discover_master(service_name)
+        except MasterNotFoundError:
+            raise MasterNotFoundError(f"no Sentinel that answers names a master {service_name!r}") from None
+        return str(host), int(port)
+
+
 class SlotFinder:
     """Knows the master of one slot, in the manner of ``Sentinel``: asks any node of the Cluster."""
 
@@ -102,9 +112,8 @@ def follow(address: Address, key: bytes, **options: Any) -> Redis:
     asking |= {"protocol": 2, "ssl": address.tls}
     options = {**address.options, **options}
     if address.kind == "sentinel":
-        finder: Any = Sentinel(  # type: ignore[no-untyped-call] # redis-py's
-            address.nodes, sentinel_kwargs=asking | dict(address.sentinel_options)
-        )
+        own = asking | dict(address.sentinel_options)
+        finder: Any = _Sentinels(address.nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call] # redis-py's
         connections = (SentinelManagedConnection, SentinelManagedSSLConnection)
     else:
         finder = SlotFinder(address.nodes, key_slot(key), {**address.options, **asking})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.agent_keys import opens
 from bot.agents import AgentError, load_agent
 from bot.settings import PACKAGE
 from bot.tools.registry import find
@@ -41,6 +42,9 @@ def test_a_name_alone_is_an_agent(tmp_path: Path) -> None:
         ("name: A\nmcp:\n  - name: shop\n    tools: [x]", "line 3: mcp[1]: should have either a command or"),
         ("name: A\nmcp:\n  - name: shop\n    url: http://x", "line 3: mcp[1].tools: is missing"),
         ("name: A\n\ntime_zone: Mars", "line 3: time_zone: there is no time zone 'Mars'"),
+        ("name: A\nanswers:\n  numbers: [100]", "line 3: answers.numbers[1]: write it in quotes"),
+        ("name: A\nanswers: {}", "line 2: answers: should say which calls"),
+        ("name: A\nkeys:\n  - open-sesame-open", "line 3: keys[1]: should be $NAME"),
         ("name: A\nagreeing: {words: []}", "line 2: agreeing.words: "),
         ("name: A\nvoice: [x]", "voice"),
         ("- name", "should hold fields"),
@@ -89,6 +93,17 @@ def test_the_agent_in_the_readme_has_its_tools(tmp_path: Path) -> None:
     assert agent.time_zone == "America/New_York"
     assert agent.mcp[0].tools[0].name == "order_status"
     assert find(agent.tools[-1], tmp_path).privileged
+
+
+def test_the_agent_in_the_readme_answers_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALES_KEY", "a key of many letters")
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    text = readme.partition("## Agents\n")[2].partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "sales.yaml").write_text(text)
+    agent = load_agent(tmp_path, "sales")
+    assert agent.answers is not None
+    assert agent.answers.said() == "100, +4930123*; from carrier; X-Department: sales"
+    assert opens("a key of many letters", agent.keys)
 
 
 def readme_tool() -> str:

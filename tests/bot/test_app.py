@@ -16,18 +16,51 @@ from aiortc.mediastreams import AudioStreamTrack
 from fastapi import FastAPI
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
+from bot.agent_folder import AgentFolder
+from bot.agent_keys import digest
 from bot.agents import Agent
 from bot.app import create_app
 from bot.engine_process import Engine, EngineStatus
-from bot.settings import Settings
+from bot.hosts import WebSettings
+from bot.ingress.webrtc import LiveCall, MakeCall, Recall
+from bot.reception import Reception
+from bot.remembering import F_AGENT
+from bot.settings import IceServer, Settings
+from bot.voices.shared import SharedVoices
 from model_runtime.protocol import HistoryEntry, Opened
 from pipeline.call import CallEnd
 from pipeline.conversation import Conversation
-from pipeline.memory import Remembered
+from pipeline.memory import Memory, Remembered
 
 ABOUT = Opened("nano", label="demo model", voice="slt", transcribes=True, examples=["When are you open?"])
 AGENT = Agent(name="Bluebird", greeting="Hello")
 ENTRY = HistoryEntry(0, [1, 2])
+
+
+ALONE = AgentFolder({"bluebird": AGENT})
+
+
+class GivenReception(Reception):
+    """A reception whose calls the test makes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        make_call: MakeCall,
+        recall: Recall,
+        agents: AgentFolder = ALONE,
+    ) -> None:
+        memory = Memory("unix:///nowhere")
+        super().__init__(settings, agents, engine, memory, SharedVoices(memory.voices, settings.voices_dir))
+        self._make_call = make_call
+        self._recall = recall
+
+    def browser_call(self, *of_call: Any) -> LiveCall:
+        return self._make_call(*of_call)
+
+    async def recall(self, name: str) -> Remembered | None:
+        return await self._recall(name)
 
 
 class GivenEngine(Engine):
@@ -48,7 +81,7 @@ class Line:
     connection: SmallWebRTCConnection
     over: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = ""
-
+    agent: str = ""
     name: str = ""
     remembered: Remembered | None = None
     conversation: Conversation = field(default_factory=Conversation)
@@ -77,7 +110,10 @@ class Parley:
 
 @asynccontextmanager
 async def parley(
-    status: EngineStatus | None = None, known: Remembered | None = None, **changes: Any
+    status: EngineStatus | None = None,
+    known: Remembered | None = None,
+    agents: AgentFolder = ALONE,
+    **changes: Any,
 ) -> AsyncIterator[Parley]:
     """``known``: what is remembered of every conversation that this process does not know."""
     engine = GivenEngine(status or EngineStatus("ready", about=ABOUT))
@@ -85,9 +121,9 @@ async def parley(
     asked: list[str] = []
 
     def make_call(
-        connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
+        agent: str, connection: SmallWebRTCConnection, _: str, name: str, remembered: Remembered | None
     ) -> Line:
-        lines.append(Line(connection, name=name, remembered=remembered))
+        lines.append(Line(connection, agent=agent, name=name, remembered=remembered))
         return lines[-1]
 
     async def recall(name: str) -> Remembered | None:
@@ -95,13 +131,14 @@ async def parley(
         return known
 
     settings = Settings.model_construct(**changes)
-    app: FastAPI = create_app(settings, AGENT, engine, make_call, recall)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://here") as http,
-    ):
-        yield Parley(http, engine, lines, asked)
+    async with GivenReception(settings, engine, make_call, recall, agents) as reception:
+        app: FastAPI = create_app(settings, reception, engine)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+        ):
+            yield Parley(http, engine, lines, asked)
 
 
 @pytest.fixture
@@ -186,6 +223,122 @@ async def test_one_who_calls_again_goes_on_with_what_was_said_even_where_all_lin
         await settle(lambda: new.connection.pc.connectionState == "closed")
         assert (await p.post(offer | {"resume": first["resume"]})).status_code == 200  # and again
         assert p.lines[2].remembered is not None
+
+
+KEY = "a key of many letters"
+SEVERAL = AgentFolder(
+    {
+        "bluebird": AGENT,
+        "sales": Agent(name="Sales", examples=("What is new?",)),
+        "locked": Agent(name="Locked", keys=(digest(KEY),)),
+    },
+    faults={"bad": "bad.yaml: line 1: secret: is wrong."},
+)
+
+
+async def test_each_agent_has_a_page_and_calls_of_its_own(offer: dict[str, str]) -> None:
+    async with parley(agents=SEVERAL) as p:
+        info = (await p.http.get("/a/sales/api/info")).json()
+        assert (info["agent"]["name"], info["examples"]) == ("Sales", ["What is new?"])
+        page = await p.http.get("/a/sales/")
+        assert (page.status_code, page.text) == (200, (await p.http.get("/")).text)
+        assert (await p.http.get("/a/sales/main.js")).text == (await p.http.get("/main.js")).text
+        assert (await p.http.get("/a/sales")).headers["location"] == "sales/"
+        for path in ("/a/sales/api/offer", "/api/offer"):
+            assert (await p.http.post(path, json=offer)).status_code == 200
+        assert [line.agent for line in p.lines] == ["sales", "bluebird"]
+        candidates = await p.http.patch("/a/sales/api/offer", json={"pc_id": "nobody", "candidates": []})
+        assert code(candidates) == "unknown_connection"
+
+
+@pytest.mark.parametrize("name", ["nobody", "bluebird.yaml", "%2e%2e%2fbluebird", "a/b"])
+async def test_an_agent_that_is_not_there_is_404_in_words(offer: dict[str, str], name: str) -> None:
+    async with parley(agents=SEVERAL) as p:
+        assert (await p.http.get(f"/a/{name}/")).status_code == 404
+        info = await p.http.get(f"/a/{name}/api/info")
+        assert (info.status_code, code(info)) in ((404, "unknown_agent"), (404, "http"))
+        called = await p.http.post(f"/a/{name}/api/offer", json=offer)
+        assert called.status_code in (404, 405)
+        assert not p.lines
+
+
+async def test_an_agent_with_a_fault_says_so_and_shows_nothing_of_its_file(offer: dict[str, str]) -> None:
+    async with parley(agents=SEVERAL) as p:
+        assert (await p.http.get("/a/bad/")).status_code == 404
+        for response in (
+            await p.http.get("/a/bad/api/info"),
+            await p.http.post("/a/bad/api/offer", json=offer),
+        ):
+            assert (response.status_code, code(response)) == (503, "agent_fault")
+            assert "secret" not in response.text
+
+
+async def test_an_agent_with_a_key_answers_only_who_has_it(offer: dict[str, str]) -> None:
+    async with parley(agents=SEVERAL, ice_servers=(IceServer(urls="turn:a", credential="c"),)) as p:
+        right, wrong = {"Authorization": f"Bearer {KEY}"}, {"Authorization": "Bearer another"}
+        for headers in ({}, wrong, {"Authorization": f"Basic {KEY}"}):
+            refused = await p.http.post("/a/locked/api/offer", json=offer, headers=headers)
+            assert (refused.status_code, code(refused)) == (401, "needs_key")
+            assert refused.headers["www-authenticate"] == "Bearer"
+        assert (await p.http.post("/a/locked/api/offer", json=offer, headers=right)).status_code == 200
+        assert (await p.http.post("/api/offer", json=offer, headers=right)).status_code == 200
+        assert (await p.http.post("/a/sales/api/offer", json=offer, headers=right)).status_code == 200
+        assert (await p.http.post("/api/offer", json=offer)).status_code == 200
+        assert [line.agent for line in p.lines] == ["locked", "locked", "sales", "bluebird"]
+        assert (await p.http.post("/api/offer", json=offer, headers=wrong)).status_code == 401
+        closed = (await p.http.get("/a/locked/api/info")).json()
+        assert (closed["needs_key"], closed["ice_servers"]) == (True, [])  # which may hold a password
+        opened = (await p.http.get("/api/info", headers=right)).json()
+        assert (opened["agent"]["name"], opened["needs_key"], len(opened["ice_servers"])) == (
+            "Locked",
+            False,
+            1,
+        )
+
+
+async def test_without_any_keys_a_bearer_is_nobodys_business(offer: dict[str, str]) -> None:
+    async with parley() as p:
+        assert (await p.post(offer, Authorization="Bearer anything")).status_code == 200
+
+
+async def test_who_calls_again_stays_with_the_agent_of_the_conversation(offer: dict[str, str]) -> None:
+    right = {"Authorization": f"Bearer {KEY}"}
+    async with parley(agents=SEVERAL, max_calls=8) as p:
+        first = (await p.http.post("/a/locked/api/offer", json=offer, headers=right)).json()
+        again = offer | {"resume": first["resume"]}
+        refused = await p.http.post("/api/offer", json=again)
+        assert code(refused) == "needs_key"  # the token alone does not open it
+        assert (await p.http.post("/a/sales/api/offer", json=again, headers=right)).status_code == 200
+        old, new = p.lines
+        assert (old.agent, new.agent, new.name) == ("locked", "locked", old.name)
+        assert new.remembered is not None
+
+
+@pytest.mark.parametrize(
+    ("facts", "agent", "goes_on"),
+    [({F_AGENT: "sales"}, "sales", True), ({F_AGENT: "gone"}, "bluebird", False), ({}, "bluebird", True)],
+)
+async def test_a_conversation_of_another_process_stays_with_its_agent_while_there_is_one(
+    offer: dict[str, str], facts: dict[str, str], agent: str, goes_on: bool
+) -> None:
+    async with parley(known=Remembered("x", facts, [ENTRY], Conversation()), agents=SEVERAL) as p:
+        assert (await p.post(offer | {"resume": "a" * 32})).status_code == 200
+        assert p.lines[0].agent == agent
+        assert (p.lines[0].remembered is not None) is goes_on
+
+
+async def test_a_page_that_has_its_own_name_point_here_is_refused(offer: dict[str, str]) -> None:
+    async with parley() as p:
+        evil = {"Host": "evil.example:8080", "Origin": "http://evil.example:8080"}  # one site, to a browser
+        for path in ("/", "/api/info", "/main.js", "/a/bluebird/"):
+            assert (await p.http.get(path, headers=evil)).status_code == 421
+        refused = await p.http.post("/api/offer", json=offer, headers=evil)
+        assert (refused.status_code, code(refused)) == (421, "host")
+        assert "PARLEY_WEB__HOSTS" in refused.text
+        assert not p.lines
+    async with parley(web=WebSettings(hosts=("bot.example",)), host="0.0.0.0") as p:
+        assert (await p.http.get("/", headers={"Host": "bot.example"})).status_code == 200
+        assert (await p.http.get("/", headers={"Host": "evil.example"})).status_code == 421
 
 
 async def test_a_conversation_of_another_process_is_looked_up(offer: dict[str, str]) -> None:
@@ -277,12 +430,12 @@ async def test_pages_of_other_sites_may_not_call_unless_allowed(offer: dict[str,
         assert code(await p.post(offer, Origin="https://evil.example")) == "origin"
         assert (await p.post(offer, Origin="null")).status_code == 403
         assert (await p.post(offer, Origin="http://[")).status_code == 403
-        assert (await p.post(offer, Origin="http://here")).status_code == 200
+        assert (await p.post(offer, Origin="http://localhost")).status_code == 200
         allowed = await p.post(offer, Origin="https://shop.example")
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
         asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-        asked["Access-Control-Request-Headers"] = "content-type"
+        asked["Access-Control-Request-Headers"] = "authorization,content-type"
         assert (await p.http.options("/api/offer", headers=asked)).status_code == 200
 
 
@@ -375,9 +528,9 @@ async def test_a_call_that_cannot_be_built_gives_its_place_back(offer: dict[str,
         raise RuntimeError("secret detail")
 
     settings, engine = Settings.model_construct(max_calls=1), GivenEngine(EngineStatus("ready"))
-    app = create_app(settings, AGENT, engine, fails, nothing_known)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+    async with GivenReception(settings, engine, fails, nothing_known) as reception:
+        transport = httpx.ASGITransport(create_app(settings, reception, engine), raise_app_exceptions=False)
+        http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         for _ in range(2):
             response = await http.post("/api/offer", json=offer)
             assert (response.status_code, code(response)) == (500, "internal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -51,7 +52,18 @@ def taken_port() -> Iterator[int]:
 
 def test_without_a_command_it_says_what_there_is(tmp_path: Path) -> None:
     done = run(tmp_path)
-    for command in ("serve", "talk", "call", "calls", "voices", "tools", "knowledge", "check", "settings"):
+    for command in (
+        "serve",
+        "talk",
+        "call",
+        "agents",
+        "calls",
+        "voices",
+        "tools",
+        "knowledge",
+        "check",
+        "settings",
+    ):
         assert command in done.stdout + done.stderr
 
 
@@ -147,9 +159,65 @@ async def test_check_says_what_is_fine_and_what_is_not(tmp_path: Path) -> None:
             PARLEY_CHECKPOINT=str(tmp_path),
         )
     assert bad.returncode == 1
-    for words in ("choose another with PARLEY_PORT", "no agent 'nobody'", "does not answer", str(tmp_path)):
+    for words in (
+        "choose another with PARLEY_PORT",
+        "no agent 'nobody'",
+        "Redis cannot be reached",
+        str(tmp_path),
+    ):
         assert words in bad.stdout
     assert "secret" not in bad.stdout + bad.stderr
+
+
+def test_agents_are_listed_with_their_calls_and_checked(tmp_path: Path) -> None:
+    (tmp_path / "main.yaml").write_text("name: Main\n")
+    (tmp_path / "sales.yaml").write_text("name: Sales\nanswers: {numbers: ['100', '2*'], trunks: [office]}\n")
+    settings = {"PARLEY_AGENTS_DIR": str(tmp_path), "PARLEY_AGENT": "main"}
+    listed = run(tmp_path, "agents", "list", **settings)
+    lines = {line.split()[0]: line for line in listed.stdout.splitlines() if line.strip()}
+    assert "/a/main/ and /" in lines["main"]
+    assert "all others" in lines["main"]
+    assert "100, 2*; from office" in lines["sales"]
+    fine = run(tmp_path, "agents", "check", **settings)
+    assert (fine.returncode, fine.stdout) == (0, f"2 agents in {tmp_path}: fine.\n")
+    (tmp_path / "other.yaml").write_text("name: O\nanswers:\n  numbers: ['2*']\n  trunks: [office]\n")
+    (tmp_path / "bad.yaml").write_text("name: B\nvioce: x\n")
+    bad = run(tmp_path, "agents", "check", **settings)
+    assert bad.returncode == 1
+    assert "bad.yaml: line 2: vioce: there is no such field" in bad.stderr
+    assert f"{tmp_path}/sales.yaml, line 2: the same stands in {tmp_path}/other.yaml, line 3" in bad.stderr
+    assert (
+        "There is no agent 'nobody'"
+        in run(tmp_path, "agents", "check", **settings, PARLEY_SIP__AGENT="nobody").stderr
+    )
+
+
+def test_a_key_is_made_with_the_line_for_a_file(tmp_path: Path) -> None:
+    made = run(tmp_path, "agents", "key").stdout.split()
+    digest = hashlib.sha256(made[made.index("nowhere:") + 1].encode()).hexdigest()
+    assert f'["sha256:{digest}"]' in made
+
+
+async def test_a_parley_whose_other_agent_is_broken_starts_without_it_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "main.yaml").write_text("name: Main\n")
+    (tmp_path / "bad.yaml").write_text("name: [\n")
+    settings = {"PARLEY_AGENTS_DIR": str(tmp_path), "PARLEY_AGENT": "main"}
+    async with SpeakingEngine() as engine:
+        server = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bot.cli", "serve", "--port", "0"),
+            stderr=asyncio.subprocess.PIPE,
+            cwd=tmp_path,
+            env=environment(tmp_path, PARLEY_ENGINE__URL=engine.url, **settings),
+        )
+        assert server.stderr is not None
+        said = b""
+        while b"Parley is ready" not in said:
+            line = await server.stderr.readline()
+            assert line, "it ended before it was ready"
+            said += line
+        server.send_signal(signal.SIGTERM)
+        assert await server.wait() == 0
+    assert f"bad does not answer: {tmp_path}/bad.yaml, line 2: is not YAML" in said.decode()
 
 
 def test_tools_are_listed_with_what_the_agent_has(tmp_path: Path) -> None:

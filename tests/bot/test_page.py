@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from bot.agent_keys import digest
 from bot.waveform import write_wav
 from tests.bot.speaking_engine import EXAMPLES, LABEL
 from tests.bot.test_talk import voice
@@ -24,6 +25,8 @@ COLOURS = """['body', '.lede', '.model', '.quiet', '.main'].map((of) => {
   const clear = style.backgroundColor === 'rgba(0, 0, 0, 0)';
   return [style.color, clear ? getComputedStyle(document.body).backgroundColor : style.backgroundColor];
 })"""
+
+KEY = "a-key-of-many-letters"
 
 pytestmark = pytest.mark.e2e
 
@@ -95,6 +98,47 @@ def test_before_a_call_it_says_who_answers_and_what_to_ask(page: Page) -> None:
         expect(page.get_by_text(example)).to_be_visible()
     expect(page.get_by_role("button", name="Call", exact=True)).to_be_enabled()
     expect(page.get_by_role("alert")).to_be_empty()
+
+
+@pytest.fixture(scope="module")
+def several(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    agents = tmp_path_factory.mktemp("agents")
+    (agents / "main.yaml").write_text("name: Main\n")
+    (agents / "sales.yaml").write_text("name: Sales\nexamples: ['What is new?']\n")
+    (agents / "locked.yaml").write_text(f"name: Locked\nkeys: ['{digest(KEY)}']\n")
+    log = tmp_path_factory.mktemp("several") / "serve.log"
+    settings = {"PARLEY_AGENTS_DIR": str(agents), "PARLEY_AGENT": "main"}
+    with parley_server(log, 0, PARLEY_ENGINE__URL=engine, **settings) as running:
+        yield running
+
+
+def test_an_agents_own_page_calls_that_agent(page: Page, several: Server) -> None:
+    page.goto(f"{several.url}/a/sales")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sales", timeout=20_000)
+    expect(page.get_by_text("What is new?")).to_be_visible()
+    with page.expect_response("**/a/sales/api/offer") as answered:
+        call(page)
+    assert answered.value.ok
+    page.get_by_role("button", name="Hang up").click()
+
+
+def test_an_agent_that_is_not_there_is_said_in_words(page: Page, several: Server) -> None:
+    page.goto(f"{several.url}/a/nobody/")
+    expect(page.get_by_role("status")).to_have_text("There is no such agent here.", timeout=20_000)
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_disabled()
+
+
+def test_an_agent_with_a_key_asks_for_it_and_takes_it_from_the_address(page: Page, several: Server) -> None:
+    page.goto(f"{several.url}/a/locked/")
+    expect(page.get_by_role("status")).to_contain_text("with a key", timeout=20_000)
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_disabled()
+    page.goto(f"{several.url}/a/locked/#key=another")
+    expect(page.get_by_role("status")).to_contain_text("does not open this agent", timeout=20_000)
+    page.goto(f"{several.url}/a/locked/#key={KEY}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Locked", timeout=20_000)
+    call(page)
+    page.get_by_role("button", name="Hang up").click()
+    assert KEY not in several.log.read_text()
 
 
 def test_a_call_shows_what_both_sides_say_and_how_long_the_answer_took(page: Page) -> None:

@@ -11,7 +11,7 @@ import pytest_asyncio
 from bot.voices import shared as shared_module
 from bot.voices.finder import voice_finder
 from bot.voices.library import LibraryError
-from bot.voices.shared import SharedVoices, put, sharing
+from bot.voices.shared import SharedVoices, entries, put, sharing
 from model_runtime.library import packed
 from model_runtime.library.entry import Entry
 from model_runtime.library.shelf import put as put_on_shelf
@@ -149,6 +149,18 @@ async def test_what_redis_tells_of_a_voice_may_be_damaged(
         await there.look()
     assert "emma" in lines[0]
     assert dict(there.entries) == {}
+
+
+async def test_those_that_can_be_told_of_are_told_as_another_machines(
+    server: RedisServer, store: VoiceStore, tmp_path: Path
+) -> None:
+    assert await entries(store) == []
+    for name in ("otto", "emma"):
+        await put(store, name, add(tmp_path, name), replace=True)
+    await store.put("torn", b"torn", b"file")
+    await store.remove("otto")
+    (emma,) = await entries(store)
+    assert (emma.name, emma.origin, emma.consent) == ("emma", "shared", "nobody was recorded")
 
 
 async def test_a_shared_voice_is_found_by_its_description(store: VoiceStore, tmp_path: Path) -> None:

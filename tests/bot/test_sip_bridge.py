@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -31,6 +31,7 @@ class Leg:
 
     def __init__(self, call_id: str = "caller") -> None:
         self.call_id = call_id
+        self.headers: Mapping[str, str] = {}
         self.spoken: list[bytes] = []
         self.pressed = ""
         self.room = asyncio.Event()

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
+from bot.agent_folder import AgentFolder
 from bot.agents import Agent
 from bot.answering import Answering
 from bot.app import create_app
@@ -28,7 +29,7 @@ from pipeline.memory import Memory
 from pipeline.record import CallRecord
 from pipeline.webrtc import webrtc_transport
 from tests.bot.speaking_engine import SpeakingEngine
-from tests.bot.test_app import nothing_known
+from tests.bot.test_app import GivenReception, nothing_known
 from tests.pipeline.scripted_engine import ScriptedEngine
 
 AGENT = Agent(name="Bluebird", greeting="Hello, this is Bluebird.")
@@ -56,22 +57,24 @@ async def parley(
     voices = SharedVoices(memory.voices, Path("/nowhere"))
     here = Answering(settings, agent, watched, memory, voices, toolbox or Toolbox({}))
 
-    def call(connection: SmallWebRTCConnection, call_id: str, *_: object) -> Call:
+    def call(_: str, connection: SmallWebRTCConnection, call_id: str, *__: object) -> Call:
         fader = Fader()
         transport = webrtc_transport(connection, transport_params(fader))
         return here.call(transport, fader, call_id, CallRecord())
 
-    app = create_app(settings, agent, watched, call, nothing_known)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        for _ in range(500):
-            if watched.status.ready:
-                break
-            await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        await serving
+    reception = GivenReception(settings, watched, call, nothing_known, AgentFolder({"bluebird": agent}))
+    async with reception:
+        app = create_app(settings, reception, watched)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            for _ in range(500):
+                if watched.status.ready:
+                    break
+                await asyncio.sleep(0.01)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            server.should_exit = True
+            await serving
 
 
 async def test_a_call_hears_the_greeting_asks_and_measures_each_answer() -> None:

@@ -10,15 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import yaml
 
+from bot.child_process import die_with_parent
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,6 @@ PATIENCE_S = 300.0  # nobody waits for it: two engines load in 20 s where nothin
 OBJECT_STORE = (
     100_000_000  # bytes, of shared memory: no audio goes through it, and Ray would take a third of all
 )
-MARK = "PARLEY_TEST_CLUSTER"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Replica:
 class Cluster:
     """Made by ``cluster``. Engines are there after ``deploy``."""
 
-    def __init__(self, folder: Path, dashboard: str, port: int) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], dashboard: str, port: int) -> None:
         self.url = f"ws://127.0.0.1:{port}"
+        self._env = env
         self._folder = folder
         self._dashboard = dashboard
         self._port = port
@@ -59,11 +60,25 @@ class Cluster:
         deployment["autoscaling_config"] |= autoscaling
         changed = self._folder / "serve.yaml"
         changed.write_text(yaml.safe_dump(config))
-        _run("serve", "deploy", "--address", self._dashboard, str(changed))
+        self.run("serve", "deploy", "--address", self._dashboard, str(changed))
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run a program of the virtual environment as a person on a node would. Returns what it printed."""
+        command = [str(Path(sys.executable).with_name(program)), *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env=self._env, timeout=PATIENCE_S
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def told(self) -> str:
+        """All that ``serve status`` prints."""
+        return self.run("serve", "status", "--address", self._dashboard)
 
     def status(self) -> dict[str, Any]:
         """The deployment, as Ray Serve's REST API tells of it; empty before there is one."""
-        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=30).json()
+        headers = {"Authorization": f"Bearer {self._env['RAY_AUTH_TOKEN']}"}
+        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", headers=headers, timeout=30).json()
         deployments = answer["applications"].get("parley", {}).get("deployments", {})
         found: dict[str, Any] = deployments.get("engine", {})
         return found
@@ -118,9 +133,10 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     """Two nodes, one CPU each, so that two engines cannot lie on one. Nothing of them is left at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pray-"))  # short: Ray's sockets lie in it
-    mark = uuid4().hex
     head, dashboard, port = free_port(), free_port(), free_port()
-    # Loopback alone: whoever reaches a node's ports can run code on it. (Ray takes 127.0.0.1 for "any".)
+    # Ray listens on every address whatever it is told, and runs what it is sent: so it asks for a token.
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
+    env = os.environ | token | {"PYTHONPATH": str(ROOT)}
     nodes = [
         ["--head", "--node-ip-address", "127.0.0.2", "--port", str(head), "--temp-dir", str(folder / "ray"),
          "--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
@@ -130,30 +146,32 @@ def cluster() -> Iterator[Cluster]:
     try:
         with ExitStack() as running:
             for number, options in enumerate(nodes):
-                running.enter_context(_node(folder / f"node{number}.log", mark, options))
+                running.enter_context(_node(folder / f"node{number}.log", env, options))
                 if number == 0:
                     _until_answers(f"http://127.0.0.1:{dashboard}/api/version", folder / "node0.log")
-            yield Cluster(folder, f"http://127.0.0.1:{dashboard}", port)
+            yield Cluster(folder, env, f"http://127.0.0.1:{dashboard}", port)
         deadline = time.monotonic() + 60
-        while left := _marked(mark):
+        while left := _holding(folder):
             assert time.monotonic() < deadline, f"processes outlive the cluster: {left}"
             time.sleep(0.2)
     finally:
-        for pid in _marked(mark):
-            os.kill(pid, signal.SIGKILL)
+        for pid in _holding(folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _node(log: Path, mark: str, options: list[str]) -> Iterator[None]:
+def _node(log: Path, env: dict[str, str], options: list[str]) -> Iterator[None]:
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats",
         "--num-cpus", "1", "--object-store-memory", str(OBJECT_STORE),
         "--dashboard-agent-listen-port", str(free_port()), *options,
     ]  # fmt: skip
-    env = os.environ | {MARK: mark, "PYTHONPATH": str(ROOT)}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env=env, cwd=ROOT, preexec_fn=die_with_parent
+        )
     try:
         yield
     finally:
@@ -169,27 +187,19 @@ def _until_answers(url: str, log: Path) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url, timeout=5).status_code == httpx.codes.OK:
-                return
+            httpx.get(url, timeout=5)  # that it wants a token is an answer
+            return
         except httpx.TransportError:
             pass
         time.sleep(0.5)
     raise AssertionError(f"Ray's head did not start:\n{log.read_text(errors='replace')[-4000:]}")
 
 
-def _run(name: str, *arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name(name)), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _marked(mark: str) -> list[int]:
-    """Every process that was started with our mark in its environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"{MARK}={mark}".encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue  # it has just ended, or is another user's
-    return found
+def _holding(folder: Path) -> list[int]:
+    """Every process with an open file in ``folder``, as each of Ray's has its log."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has just ended, or is another user's
+            if link.readlink().is_relative_to(folder):
+                found.add(int(link.parts[2]))
+    return sorted(found - {os.getpid()})

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from infra.ray.settings import NANO, EngineArgs
 
-CONFIG = Path(__file__).parents[2] / "infra" / "ray" / "serve.yaml"
+FOLDER = Path(__file__).parents[2] / "infra" / "ray"
 
 
 def test_without_a_word_it_is_nano() -> None:
@@ -65,19 +66,47 @@ def test_a_replica_that_may_be_full_gets_a_call_only_if_all_may_be(
         assert most[chosen] == min(most.values())
 
 
-def test_the_shipped_file_is_what_ray_takes() -> None:
-    schema = pytest.importorskip("ray.serve.schema", reason="pip install -e '.[ray]'")
-    from infra.ray.app import REFUSALS, engines
+def _serve_config(name: str) -> Any:
+    """Of the Serve config itself, or of the one within Kubernetes' manifest."""
+    file = yaml.safe_load((FOLDER / name).read_text())
+    return yaml.safe_load(file["spec"]["serveConfigV2"]) if name == "kuberay.yaml" else file
 
-    told = yaml.safe_load(CONFIG.read_text())
-    (application,) = schema.ServeDeploySchema.model_validate(told).applications
-    assert application.import_path == "infra.ray.app:engines"
+
+@pytest.mark.parametrize("name", ["serve.yaml", "kuberay.yaml"])
+def test_the_shipped_files_are_what_ray_takes(name: str) -> None:
+    schema = pytest.importorskip("ray.serve.schema", reason="pip install -e '.[ray]'")
+    from infra.ray.app import APPLICATION, REFUSALS, engines
+
+    (application,) = schema.ServeDeploySchema.model_validate(_serve_config(name)).applications
+    assert (application.name, application.import_path) == (APPLICATION, "infra.ray.app:engines")
     built = engines(application.args)._bound_deployment
     (deployment,) = application.deployments
     assert deployment.name == built.name
     places = EngineArgs.model_validate(application.args).engine().max_sessions
     assert built.max_ongoing_requests == places + REFUSALS
     assert deployment.autoscaling_config["target_ongoing_requests"] <= places
+
+
+def test_the_pods_are_what_kubernetes_takes_and_fit_the_engines() -> None:
+    spec = yaml.safe_load((FOLDER / "kuberay.yaml").read_text())["spec"]
+    config = _serve_config("kuberay.yaml")
+    (engine,) = config["applications"][0]["deployments"]
+    (workers,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    head = spec["rayClusterConfig"]["headGroupSpec"]
+    for group in (head, workers):
+        pod = {"apiVersion": "v1", "kind": "PodTemplate", "template": group["template"]}
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+        ports = {
+            port["name"]: port["containerPort"]
+            for port in group["template"]["spec"]["containers"][0]["ports"]
+        }
+        assert ports["serve"] == config["http_options"]["port"]
+    pod = workers["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > engine["graceful_shutdown_timeout_s"]
+    asked = pod["containers"][0]["resources"]["requests"]
+    assert int(asked["cpu"]) == engine["ray_actor_options"]["num_cpus"]
+    assert int(asked["nvidia.com/gpu"]) == engine["ray_actor_options"]["num_gpus"]
+    assert workers["maxReplicas"] == engine["autoscaling_config"]["max_replicas"]
 
 
 def test_of_a_file_that_says_nothing_there_is_one_engine_that_lets_calls_end() -> None:

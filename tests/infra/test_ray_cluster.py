@@ -84,6 +84,8 @@ async def test_calls_that_come_at_once_fill_every_engine_and_one_more_is_refused
         engines = [ray.engine_of(name) for name in names]
         assert sorted(engines.count(replica.pid) for replica in ray.running()) == [PLACES, PLACES]
         assert len({replica.node for replica in ray.running()}) == 2
+        told = (await asyncio.to_thread(ray.run, "python", "-m", "infra.ray.status")).splitlines()
+        assert [line.partition(": ")[2] for line in told] == [f"{PLACES}/{PLACES} sessions, nano"] * 2
         for _ in range(3):
             with pytest.raises(EngineRefused) as refused:  # and not put into a queue: no place becomes free
                 await EngineClient.open(ray.url, Open("late"), OPEN_S)
@@ -185,3 +187,13 @@ async def test_a_call_whose_engine_is_killed_in_mid_reply_goes_on_with_the_other
     finally:
         await call.end("test-over")
         await running
+
+
+async def test_a_checkpoint_that_is_not_there_is_named_and_leaves_an_engine(ray: Cluster) -> None:
+    await asyncio.to_thread(ray.deploy, OPTIONS, min_replicas=2, max_replicas=2)
+    await asyncio.to_thread(ray.until_running, 2)
+    bad = f"{OPTIONS} --checkpoint /nowhere"
+    await asyncio.to_thread(ray.deploy, bad, min_replicas=2, max_replicas=2)
+    await asyncio.to_thread(ray.until, lambda: "/nowhere: does not exist" in ray.told(), "a word of it")
+    async with talking(ray, "meanwhile") as talk:
+        assert await talk.ask()

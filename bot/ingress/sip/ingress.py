@@ -14,6 +14,7 @@ from bot.ingress.sip import messages as m
 from bot.ingress.sip.leg import LegEnd, SipLeg
 from bot.ingress.sip.phone import Phone, WorkerLeg
 from bot.ingress.sip.settings import SipSettings
+from bot.routing import EDGE
 from pipeline.call import STOPPING, CallEnd
 
 GOODBYE_S = 3.0  # for a leg to end after it was hung up; its worker is not waited for longer
@@ -31,8 +32,10 @@ def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str
         rtp_ports=settings.rtp_ports,
         jitter_ms=settings.jitter_ms,
         rtp_timeout_s=settings.rtp_timeout_s,
+        headers=[*EDGE, *settings.headers],
         username=settings.username,
         password=settings.password.get_secret_value(),
+        referrals=list(settings.referrals),
         registrar="" if listen else settings.registrar,  # nobody else is our extension
     )
 

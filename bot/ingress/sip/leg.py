@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,7 @@ class SipLeg(Protocol):
     call_id: str  # ours
     peer: str  # the far end's URI, as it names itself
     called: str  # the URI that was called
+    headers: Mapping[str, str]  # the edge's and PARLEY_SIP__HEADERS, those that its INVITE had
     sip_call_id: str  # RFC 3261's Call-ID, for the far end's log; empty while not known
 
     def events(self) -> AsyncGenerator[LegEvent, None]:

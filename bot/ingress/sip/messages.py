@@ -39,8 +39,10 @@ class Configure(msgspec.Struct, tag="configure", frozen=True):
     rtp_ports: tuple[int, int]
     jitter_ms: tuple[int, int]
     rtp_timeout_s: int
+    headers: list[str] = []  # of calls that come in, which ``Incoming`` is to tell
     username: str = ""  # for digest authentication where we call (RFC 8760)
     password: str = ""
+    referrals: list[str] = []  # where the far end may send us (REFER)
     registrar: str = ""  # where we are an extension by that name; its addresses are let in, too
 
 
@@ -141,6 +143,7 @@ class Incoming(msgspec.Struct, tag="incoming", frozen=True):
     caller: str
     called: str
     sip_call_id: str
+    headers: dict[str, str] = {}  # those of ``Configure.headers`` that it has
 
 
 class Ringing(msgspec.Struct, tag="ringing", frozen=True):

@@ -41,6 +41,7 @@ class WorkerLeg:
         self.call_id = call_id
         self.peer = incoming.caller if incoming else ""
         self.called = incoming.called if incoming else ""
+        self.headers: Mapping[str, str] = incoming.headers if incoming else {}
         self.sip_call_id = incoming.sip_call_id if incoming else ""
         self._incoming = incoming is not None
         self._send = send

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
@@ -9,7 +10,10 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import NoDecode
 
 from bot.ingress.sip.registrar import Registrar
+from bot.routing import EDGE
 from bot.setting_group import Group, Words
+
+MAX_HEADERS = 16 - 1 - len(EDGE)  # the stack tells 16, and one of them is To
 
 
 def _from_to(value: Any) -> Any:
@@ -40,7 +44,14 @@ class SipSettings(Group):
         "loopback address only this machine can; on any other, somebody must be named.",
     )
     transports: Words = Field(default=("udp", "tcp"), description="SIP over `udp`, `tcp` or both.")
-    agent: str = Field(default="", description="Who answers the phone. Empty: who answers the page.")
+    agent: str = Field(
+        default="",
+        description="Who answers calls by phone that fit no agent's `answers:`. Empty: who answers the page.",
+    )
+    headers: Words = Field(
+        default=(),
+        description="Headers by which agents may be chosen (`answers:`), beside those that the edge writes.",
+    )
     codecs: Words = Field(
         default=("opus", "g722", "pcmu", "pcma"), description="What we speak, what we like best first."
     )
@@ -80,6 +91,11 @@ class SipSettings(Group):
     )
     calls_a_destination: int = Field(
         default=5, ge=1, le=10_000, description="Calls placed by HTTP to one address in any hour."
+    )
+    referrals: Words = Field(
+        default=(),
+        description="Where those on the phone may send the bot (REFER): `USER@HOST`, with `*` for any "
+        "characters. Empty: nowhere.",
     )
     username: str = Field(
         default="",
@@ -145,6 +161,16 @@ class SipSettings(Group):
         if not names or not set(names) <= set(known):
             raise ValueError(f"one or more of {', '.join(known)}")
         return names
+
+    @field_validator("headers")
+    @classmethod
+    def _tokens(cls, headers: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in headers if not re.fullmatch(r"[A-Za-z0-9-]{1,63}", name)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no header's name, such as X-Department")
+        if len(headers) > MAX_HEADERS:
+            raise ValueError(f"at most {MAX_HEADERS} headers")
+        return headers
 
     @field_validator("rtp_ports", "jitter_ms")
     @classmethod

@@ -27,6 +27,7 @@ from loguru import logger
 
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.pacing import Intake, Outbox
+from bot.ingress.sip.referral import objection
 from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.resampler import Resampler
@@ -56,8 +57,10 @@ class Line:
         """``call``: the stack's."""
         self.call_id = call_id
         self.call = call
+        self.next: Call | None = None  # where the far end sent us, while nobody has answered there
         self.outbox = Outbox()
-        self.early = False  # what comes before the answer is wanted, and there is some
+        self.wants_early = False  # what comes before the answer is to be heard
+        self.early = False  # ... and there is some
         self._send = send
         self._intake = Intake(time.monotonic())
         self._taken = 0  # as told
@@ -68,15 +71,22 @@ class Line:
         """The far end holds us: what it plays meanwhile is for nobody."""
         self._intake.held = on
 
+    def go_on(self) -> None:
+        """With whom the far end sent us to."""
+        self.call, self.next = self.next or self.call, None
+        self.outbox.again()
+        self.held(False)
+
     def tick(self, now: float) -> None:
         """Move what is there."""
-        if self.call.state is not CallState.ESTABLISHED and not self.early:
+        there = self.call.state is CallState.ESTABLISHED or self.early
+        if not there and self.next is None:
             return
+        pcm = b""
         try:
-            pcm = self._move(self.call.audio)
+            pcm = self._move(self.call.audio) if there else b""
         except (AudioNotActive, AudioRestarted):
             self.outbox.again()
-            pcm = b""
         pcm = self._intake.take(pcm, now)
         if pcm or self.outbox.taken != self._taken:
             self._taken = self.outbox.taken
@@ -112,6 +122,8 @@ class Stack:
         self._lines: dict[str, Line] = {}
         self._dialing: dict[str, bool] = {}  # calls of ours the stack has no name for yet: still wanted?
         self._tasks: set[asyncio.Task[None]] = set()
+        self._referrals: list[str] = []
+        self._policy = "reject"
         self._registrar: Registrar | None = None
         self._registration: Registration | None = None
         self.died = asyncio.Event()
@@ -119,12 +131,14 @@ class Stack:
     async def start(self, wanted: m.Configure) -> m.Listening:
         """Listen. Raises ``StackError``."""
         self._runtime.on_dead = self.died.set  # type: ignore[assignment] # baresip's own hint is None
+        self._referrals = wanted.referrals
+        self._policy = "manual" if self._referrals else "reject"  # of the stack itself, for a REFER
         everywhere = wanted.host == "0.0.0.0"
         low, high = wanted.rtp_ports
         config = Config(
             # Without an interface named, the stack finds them itself and leaves the loopback out.
             net_interface=None if everywhere else wanted.host,
-            expose_headers=("To",),
+            expose_headers=("To", *wanted.headers),
             max_concurrent_calls=None,  # the media process admits
             rtp_timeout=wanted.rtp_timeout_s,
             extra_config_text=f"sip_listen {wanted.host}:{wanted.port}\n"
@@ -151,7 +165,7 @@ class Stack:
                 audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
                 extra_params=("catchall=yes",),  # whatever number was called
             )
-            agent = await UserAgent.create(self._runtime, account, transfer_policy="reject")
+            agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
             agent.on_incoming(self._incoming)
             self._agents[transport] = agent
         if wanted.registrar:
@@ -168,7 +182,7 @@ class Stack:
             transport="tcp" if registrar.transport == "tcp" else "udp",
             audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
         )
-        agent = await UserAgent.create(self._runtime, account, transfer_policy="reject")
+        agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
         agent.on_incoming(self._incoming)
         self._agents[registrar.domain] = agent
         self._registration = Registration(
@@ -214,8 +228,8 @@ class Stack:
         """Hang up every call and stop the stack."""
         for task in list(self._tasks):
             task.cancel()
-        for line in list(self._lines.values()):
-            self._do(line.call_id, line.call.hangup())
+        for call_id in list(self._lines):
+            self.handle(m.HangUp(call_id))
         if self._lines:
             await asyncio.sleep(CLOSE_S)
         if self._registration is not None:
@@ -248,6 +262,8 @@ class Stack:
             case m.Reject():
                 self._do(order.call, call.reject())
             case m.HangUp():
+                if line.next is not None:
+                    self._do(order.call, line.next.hangup())
                 self._do(order.call, call.hangup())
             case m.Hold():
                 self._ask(order, call.hold() if order.on else call.resume())
@@ -315,33 +331,60 @@ class Stack:
     def _incoming(self, call: Call) -> None:
         call_id = uuid.uuid4().hex
         self._watch(call_id, call)
-        self._send(m.Incoming(call_id, call.peer or "", call.headers.get("To", ""), call.call_id or ""))
+        headers = dict(call.headers)
+        called = headers.pop("To", "")
+        self._send(m.Incoming(call_id, call.peer or "", called, call.call_id or "", headers))
 
     def _watch(self, call_id: str, call: Call, early: bool = False) -> None:
         line = self._lines[call_id] = Line(call_id, call, self._send)
 
-        def happened(event: StackEvent) -> None:
-            match event.event:
-                case Event.CALL_RINGING | Event.CALL_PROGRESS:
-                    line.early |= early and event.event is Event.CALL_PROGRESS
-                    self._send(m.Ringing(call_id))
-                case Event.CALL_ESTABLISHED:
-                    self._send(m.Established(call_id))
-                case Event.CALL_HOLD | Event.CALL_RESUME:
-                    on = event.event is Event.CALL_HOLD
-                    line.held(on)
-                    self._send(m.Held(call_id, on))
-                case Event.CALL_DTMF_START if event.text:
-                    # Not its end, which the stack tells of the last alone when they come quickly by INFO.
-                    self._send(m.Digit(call_id, event.text))
-                case Event.CALL_CLOSED:
+        line.wants_early = early
+        self._listen(line, call)
+
+    def _listen(self, line: Line, call: Call) -> None:
+        call.on(lambda event: self._happened(line, call, event))
+        call.on_transfer_request(lambda request: self._do(line.call_id, self._referred(line, call, request)))
+
+    def _happened(self, line: Line, call: Call, event: StackEvent) -> None:
+        """On ``call``, the line's own or the one that it may go on with."""
+        call_id = line.call_id
+        if call is line.next:
+            if event.event is Event.CALL_ESTABLISHED:
+                logger.info("{}: goes on with {}", call_id, call.peer)
+                line.go_on()
+            elif event.event is Event.CALL_CLOSED:
+                line.next = None
+                if line.call.state is CallState.CLOSED:
                     self._closed(call_id, event.text or "", _quality(call))
+            return
+        if call is not line.call:
+            return  # the last word of who sent us on
+        match event.event:
+            case Event.CALL_RINGING | Event.CALL_PROGRESS:
+                line.early |= line.wants_early and event.event is Event.CALL_PROGRESS
+                self._send(m.Ringing(call_id))
+            case Event.CALL_ESTABLISHED:
+                self._send(m.Established(call_id))
+            case Event.CALL_HOLD | Event.CALL_RESUME:
+                on = event.event is Event.CALL_HOLD
+                line.held(on)
+                self._send(m.Held(call_id, on))
+            case Event.CALL_DTMF_START if event.text:
+                # Not its end, which the stack tells of the last alone when they come quickly by INFO.
+                self._send(m.Digit(call_id, event.text))
+            case Event.CALL_CLOSED if line.next is None:
+                self._closed(call_id, event.text or "", _quality(call))
 
-        def transfer_asked(request: TransferRequest) -> None:
-            logger.info("{}: the far end asked for a transfer, which is refused", call_id)
-
-        call.on(happened)
-        call.on_transfer_request(transfer_asked)
+    async def _referred(self, line: Line, call: Call, request: TransferRequest) -> None:
+        why_not = objection(request, self._referrals)
+        if why_not or line.next is not None:
+            logger.info("{}: is not sent to {}: {}", line.call_id, request.target, why_not or "one at a time")
+            if self._referrals:  # else the stack has refused it
+                await call.reject_transfer()
+            return
+        logger.info("{}: is sent to {}", line.call_id, request.target)
+        line.next = await call.accept_transfer()
+        self._listen(line, line.next)
 
     def _closed(self, call_id: str, reason: str, quality: m.Quality) -> None:
         if self._lines.pop(call_id, None) is not None:

@@ -70,6 +70,12 @@ class Redises:
         except (RedisError, OSError):
             return False
 
+    async def takes_writes(self, port: int) -> bool:
+        try:
+            return await self.do(port, "SET", "{default}", "1") is True
+        except (RedisError, OSError):
+            return False
+
     async def is_master(self, port: int) -> bool:
         try:
             role = await self.do(port, "ROLE")

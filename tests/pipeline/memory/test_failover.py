@@ -13,8 +13,9 @@ from pydantic import SecretStr
 from bot import check
 from bot.settings import RedisSettings
 from pipeline.memory import Archive, Memory, MemoryUnavailable, Remembered
-from tests.pipeline.memory.moving_redis import Redises, cluster, with_sentinels
+from tests.pipeline.memory.moving_redis import URL_PASSWORD, Redises, cluster, with_sentinels
 from tests.pipeline.memory.redis_server import drop, entry, log, talk, until, writing, written
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow  # some 10 s each: a master has to be missed, and another one voted for
 
@@ -101,6 +102,38 @@ async def test_a_wrong_password_is_said_to_be_one(redises: Redises) -> None:
     with pytest.raises(MemoryUnavailable, match="password"):
         await memory.recall("a")
     await drop(memory)
+
+
+async def test_a_cluster_is_spoken_to_in_tls_by_its_nodes_and_with_them() -> None:
+    """One node with all slots; its certificate names 127.0.0.1 and is signed by itself."""
+    redises = Redises()
+    try:
+        certificate, key = redises.folder / "certificate.pem", redises.folder / "key.pem"
+        name = ("-subj", "/CN=parley-test", "-addext", "subjectAltName=IP:127.0.0.1")
+        made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *name)
+        process = await asyncio.create_subprocess_exec(
+            *made, "-out", str(certificate), "-keyout", str(key), stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await process.wait() == 0
+        plain, tls = free_port(), free_port()
+        files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+        trust = ("--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no", "--tls-cluster", "yes")
+        own = ("--cluster-enabled", "yes", "--cluster-port", str(plain + 1))
+        redises.start(plain, *own, "--tls-port", str(tls), *files, *trust)
+        await until(lambda: redises.answers(plain), "Redis")
+        await redises.do(plain, "CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await until(lambda: redises.takes_writes(plain), "the Cluster")
+        url = f"rediss+cluster://:{URL_PASSWORD}@127.0.0.1:{tls}"
+        async with writing(Memory(f"{url}?ssl_ca_certs={certificate}")) as memory:
+            memory.call("a").entry(entry(0))
+            await written(memory)
+            assert await memory.recall("a") == Remembered("a", {}, [entry(0)], talk())
+        stranger = Memory(url)  # which does not know the certificate
+        with pytest.raises(MemoryUnavailable, match=r"(?i)certificate"):
+            await stranger.recall("a")
+        await drop(stranger)
+    finally:
+        redises.close()
 
 
 async def test_a_call_follows_its_slot_to_another_node() -> None:

@@ -43,9 +43,12 @@ async def test_nobody_to_ask_is_said_with_all_their_names() -> None:
 async def test_a_redis_that_is_no_cluster_and_no_sentinel_is_said_to_be_none(server: RedisServer) -> None:
     port = free_port()
     await server.do("CONFIG", "SET", "port", port)
-    for url in (f"redis+cluster://127.0.0.1:{port}", f"redis+sentinel://127.0.0.1:{port}/mine"):
+    hosts = f":secret@127.0.0.1:{port}"
+    for url in (f"redis+cluster://{hosts}", f"redis+sentinel://{hosts}/mine?sentinel_password=secret"):
         memory = Memory(url)
-        with pytest.raises(MemoryUnavailable):
+        with pytest.raises(MemoryUnavailable, match=r"^MasterNotFoundError: no \w+ .*$") as refused:
             await memory.recall("a")
+        assert "secret" not in str(refused.value)
+        assert "<redis" not in str(refused.value)
         assert await memory.own("a")  # no call is turned away for that
         await drop(memory)
