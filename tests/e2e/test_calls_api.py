@@ -182,10 +182,9 @@ def test_a_machine_is_left_a_message_after_its_beep(api: Api, tmp_path: Path) ->
         recording = far.recording()
     assert (told["answered_by"], told["reason"]) == ("machine", "message-left")
     assert sum(tones(recording.heard, recording.rate)) == pytest.approx(GREETING_S, abs=0.2)
-    begins = next(
-        i for i in range(0, len(recording.heard), 80) if np.abs(recording.heard[i : i + 80]).max() > 0.1
-    )
-    assert begins / recording.rate > len(greeting) / 48_000 - 0.1  # not into its greeting
+    loud = np.flatnonzero(np.abs(recording.heard) > 0.1)
+    # Spoken as soon as it is known for a machine, it would begin at 3 s. A busy phone records less than 5.7.
+    assert loud[0] / recording.rate > 4.5
 
 
 @pytest.mark.slow
