@@ -92,8 +92,10 @@ async def test_a_call_hears_the_greeting_asks_and_measures_each_answer() -> None
             assert turn.asked_to_s - turn.asked_from_s == pytest.approx(1.0, abs=0.05)
             assert turn.answered_from_s is not None
             assert turn.answered_to_s is not None
-            # Six groups of 160 ms came as one piece.
-            assert turn.answered_to_s - turn.answered_from_s == pytest.approx(0.96, abs=0.1)
+            # Six groups of 160 ms came as one piece; a busy machine may have stuttered within.
+            start, end = (round(at * RATE) for at in (turn.answered_from_s, turn.answered_to_s))
+            stutter_s = sum(hole.ms(RATE) for hole in dropouts(record.bot, RATE, start, end)) / 1000
+            assert (end - start) / RATE - stutter_s == pytest.approx(0.96, abs=0.1)
         first = first_loud(record.bot)
         assert first is not None
         assert first / RATE < record.turns[0].asked_from_s
