@@ -218,7 +218,13 @@ def test_an_engine_that_goes_away_and_a_server_that_stops_are_said_in_words(
         page.close()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGTERM, id="restarted", marks=pytest.mark.slow),
+    ],
+)
 def test_a_call_outlives_the_server_it_began_with(
     browser: Browser, tmp_path: Path, engine: str, how: signal.Signals
 ) -> None:

@@ -28,6 +28,7 @@ def engine_of(server: Server) -> int:
     raise AssertionError("the server has no engine")
 
 
+@pytest.mark.slow
 def test_a_question_asked_while_the_engine_dies_is_answered_by_the_next_one(tmp_path: Path) -> None:
     with parley_server(tmp_path / "serve.log") as server:
 
