@@ -77,7 +77,7 @@ class SlotFinder:
         for host, port in list(self._nodes):
             try:
                 async with Redis(host=host, port=port, **self._options) as node:
-                    told = await node.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+                    told = await node.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]  # redis-py's own gap
             except (RedisError, OSError) as error:
                 faults.append(f"{host}:{port}: {error}")
                 continue

@@ -53,7 +53,7 @@ class Parley:
     async def call(self, agent: str = "", key: str = "", **options: object) -> PlacedCall:
         """A short call; with a name, to that agent's page."""
         url = f"{self.url}/a/{agent}" if agent else self.url
-        return await place_call(url, [voice(0.6)], key=key, greeting=False, quiet_s=0.4, **options)  # type: ignore[arg-type]
+        return await place_call(url, [voice(0.6)], key=key, greeting=False, quiet_s=0.4, **options)  # type: ignore[arg-type]  # a test's options
 
     def write(self, **agents: str) -> None:
         for name, text in agents.items():

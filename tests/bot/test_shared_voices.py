@@ -17,17 +17,13 @@ from model_runtime.library.entry import Entry
 from model_runtime.library.shelf import put as put_on_shelf
 from pipeline.memory import Archive, MemoryUnavailable, VoiceStore
 from tests.model_runtime.library.test_shelf import about, voice
-from tests.pipeline.memory.redis_server import RedisServer, log, until
+from tests.pipeline.memory.redis_server import RedisServer, log, running_redis, until
 
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[RedisServer]:
-    running = RedisServer()
-    try:
-        await running.start()
+    async with running_redis() as running:
         yield running
-    finally:
-        running.close()
 
 
 @pytest_asyncio.fixture

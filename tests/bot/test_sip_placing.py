@@ -54,7 +54,7 @@ class Desk:
         self.placing = Placing(
             SipSettings(**allowed),
             self.calls,
-            self.phone,  # type: ignore[arg-type]
+            self.phone,  # type: ignore[arg-type]  # all of a phone that placing uses
             self._caller,
             lambda: self.ready,
             lambda: self.now,

@@ -6,14 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from tests.pipeline.memory.redis_server import RedisServer
+from tests.pipeline.memory.redis_server import RedisServer, running_redis
 
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[RedisServer]:
-    running = RedisServer()
-    try:
-        await running.start()
+    async with running_redis() as running:
         yield running
-    finally:
-        running.close()

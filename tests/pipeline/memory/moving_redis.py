@@ -107,7 +107,7 @@ async def with_sentinels() -> AsyncIterator[Redises]:
         redises.start(master)
         redises.start(replica, "--replicaof", f"127.0.0.1 {master}")
         for port in redises.ports:
-            await until(lambda port=port: redises.answers(port), "Redis")  # type: ignore[misc]
+            await until(lambda port=port: redises.answers(port), "Redis")  # type: ignore[misc]  # of a lambda with a default
         sentinels = [free_port() for _ in range(3)]
         for port in sentinels:
             file = redises.folder / f"sentinel-{port}.conf"
@@ -150,7 +150,7 @@ async def cluster() -> AsyncIterator[Redises]:
             bus = ("--cluster-port", str(port + 1))  # the usual, 10,000 above, is among clients' own
             redises.start(port, "--cluster-enabled", "yes", "--cluster-node-timeout", str(DOWN_MS), *bus)
         for port in ports:
-            await until(lambda port=port: redises.answers(port), "Redis")  # type: ignore[misc]
+            await until(lambda port=port: redises.answers(port), "Redis")  # type: ignore[misc]  # of a lambda with a default
         nodes = [f"127.0.0.1:{port}" for port in ports]
         await redises.cli("--cluster", "create", *nodes[:3], "--cluster-yes")
         slot = key_slot(Keys("default").call(""))

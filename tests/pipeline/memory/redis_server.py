@@ -67,6 +67,17 @@ class RedisServer:
             return False
 
 
+@asynccontextmanager
+async def running_redis() -> AsyncIterator[RedisServer]:
+    """A server for as long as the context lasts."""
+    server = RedisServer()
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.close()
+
+
 async def until(true: Callable[[], Awaitable[bool]], what: str = "the condition") -> None:
     """Wait until it is so."""
     try:

@@ -52,14 +52,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        select = self._selector.select  # type: ignore[attr-defined]
+        select = self._selector.select  # type: ignore[attr-defined]  # asyncio's, which typeshed does not show
 
         def jump(timeout: float | None = None) -> Any:
             assert timeout is not None, "everything waits, and nothing is going to happen"
             self._now += timeout
             return select(0)
 
-        self._selector.select = jump  # type: ignore[attr-defined]
+        self._selector.select = jump  # type: ignore[attr-defined]  # the same
 
     def time(self) -> float:
         return self._now
