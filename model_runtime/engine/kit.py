@@ -173,6 +173,8 @@ class Kit:
         self.decode_each([Decode(cache, id, self.best) for cache, id in zip(caches, ids, strict=True)])
         for voice in self.model.voices.values():
             self.model.token2wav.warm(voice)  # its prompt is read once, for all calls
+        # Any one voice will do: another has other numbers, and the same kernels. Callers may be waiting.
+        for voice in list(self.model.voices.values())[:1]:
             for count in {1, min(2, self.settings.speech_batch)}:
                 streams = [self.stream(voice) for _ in range(count)]
                 for _ in range(len(self.settings.chunks) + 1):  # one chunk of every size
