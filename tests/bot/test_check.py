@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from bot import check
 from bot.settings import RedisSettings
 from pipeline.memory import OwnRedis, RedisImpossible
-from tests.pipeline.memory.redis_server import RedisServer
+from tests.pipeline.memory.redis_server import running_redis
 
 
 def look(url: str = "", data_dir: Path = Path("/nowhere")) -> tuple[str, str]:
@@ -20,9 +20,7 @@ def look(url: str = "", data_dir: Path = Path("/nowhere")) -> tuple[str, str]:
 
 
 async def test_somebodys_redis_is_asked() -> None:
-    server = RedisServer()
-    try:
-        await server.start()
+    async with running_redis() as server:
         state, said = await asyncio.to_thread(look, server.url)
         assert (state, "redis.sock answers, version" in said) == ("ok", True)
         await server.do("REPLICAOF", "127.0.0.1", "1")
@@ -36,8 +34,6 @@ async def test_somebodys_redis_is_asked() -> None:
         server.kill()
         state, said = await asyncio.to_thread(look, server.url)
         assert (state, "cannot be reached" in said) == ("bad", True)
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize("url", ["redis://:se#cret@host", "redis://:secret@host/?what=1"])

@@ -18,7 +18,7 @@ from pipeline.memory import Memory, OwnRedis
 from tests.bot.speaking_engine import SpeakingEngine
 from tests.bot.test_cli import environment, run
 from tests.bot.test_talk import voice
-from tests.pipeline.memory.redis_server import RedisServer, entry, writing, written
+from tests.pipeline.memory.redis_server import entry, running_redis, writing, written
 
 ADA = "sip:ada@example.org"
 SAID = Conversation(
@@ -145,9 +145,7 @@ async def test_a_real_call_says_what_is_asked_of_it_later(tmp_path: Path) -> Non
 
 
 async def test_an_operators_own_redis_is_asked_and_its_refusals_are_said(tmp_path: Path) -> None:
-    server = RedisServer()
-    try:
-        await server.start()
+    async with running_redis() as server:
         await keep(server.url)
         listed = await calls(tmp_path, "list", "--limit", "1", PARLEY_REDIS__URL=server.url)
         assert "2 earlier ones are not shown" in listed.stdout
@@ -159,8 +157,6 @@ async def test_an_operators_own_redis_is_asked_and_its_refusals_are_said(tmp_pat
         refused = await calls(tmp_path, "list", PARLEY_REDIS__URL=server.url)
         assert refused.stderr == "Redis refuses the user or the password, or wants one.\n"
         assert refused.returncode == 1
-    finally:
-        server.close()
     assert not (tmp_path / "redis").exists()
 
 

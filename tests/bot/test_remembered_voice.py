@@ -7,17 +7,15 @@ import pytest
 from bot.agents import Agent
 from bot.remembering import callers_voice
 from pipeline.memory import Memory
-from tests.pipeline.memory.redis_server import RedisServer, drop, log
+from tests.pipeline.memory.redis_server import drop, log, running_redis
 
 ADA = "sip:ada@example.org"
 REMEMBERS = Agent(name="Bluebird", remember_voice=True)
 
 
 async def test_it_is_the_callers_with_that_agent() -> None:
-    server = RedisServer()
-    memory = Memory(server.url)
-    try:
-        await server.start()
+    async with running_redis() as server:
+        memory = Memory(server.url)
         ada = callers_voice(memory, REMEMBERS, ADA)
         assert ada is not None
         await ada.keep("slt")
@@ -30,9 +28,7 @@ async def test_it_is_the_callers_with_that_agent() -> None:
             await ada.keep("rms")
         assert len(lines) == 2
         assert not any("ada" in line for line in lines)
-    finally:
         await drop(memory)
-        server.close()
 
 
 @pytest.mark.parametrize(
