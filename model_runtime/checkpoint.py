@@ -17,7 +17,8 @@ import msgspec
 
 from model_runtime import weights
 from model_runtime.errors import CheckpointError
-from model_runtime.hub import fetch, is_remote
+from model_runtime.hub import located
+from model_runtime.library.listing import prepared, recordings
 from model_runtime.thinking.backbone import BackboneConfig
 from model_runtime.tokenizer import Tokenizer, read_tokenizer
 from model_runtime.weights import TensorInfo
@@ -97,14 +98,12 @@ class Checkpoint:
     @property
     def voices(self) -> dict[str, Path]:
         """Prepared voices by name."""
-        return {path.stem: path for path in sorted((self.folder / "voices").glob("*.safetensors"))}
+        return prepared(self.folder)
 
     @property
     def recordings(self) -> list[Path]:
-        """Recordings to make voices of: beside the prepared ones, and upstream's own in ``assets/``."""
-        return sorted((self.folder / "voices").glob("*.wav")) + sorted(
-            (self.folder / "assets").glob("default_*.wav")
-        )
+        """Recordings to make voices of."""
+        return recordings(self.folder)
 
     @property
     def parameters(self) -> int:
@@ -117,7 +116,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises CheckpointError for whatever keeps it from being used. Reads headers only, never the weights.
     """
-    folder = fetch(str(path)) if is_remote(path) else Path(path)
+    folder = located(path)
     remedy = "Name a folder in the published Step-Audio 2 layout, or hf://org/name."
     if not folder.is_dir():
         raise CheckpointError.of(folder, "is not a folder" if folder.exists() else "does not exist", remedy)

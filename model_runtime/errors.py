@@ -14,5 +14,9 @@ class CheckpointError(Exception):
         return cls(f"{path}: {fault.rstrip('.')}. {remedy}")
 
 
+class VoiceError(ValueError):
+    """A recording or a voice file that cannot serve as a voice, in one sentence."""
+
+
 class EncoderError(Exception):
     """A sentence encoder cannot be used. The message names the file and what is wrong with it."""

@@ -26,6 +26,11 @@ def is_remote(path: str | Path) -> bool:
     return str(path).startswith("hf:/")
 
 
+def located(path: str | Path) -> Path:
+    """The folder that ``path`` names, downloaded if it has to be. Raises CheckpointError."""
+    return fetch(str(path)) if is_remote(path) else Path(path)
+
+
 def fetch(name: str) -> Path:
     """Download what is missing of ``name`` (a progress bar a file) and return its folder.
 

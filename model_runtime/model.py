@@ -19,13 +19,13 @@ from torch import Tensor
 from model_runtime import weights
 from model_runtime.chat import AudioSlot, Piece, Template
 from model_runtime.checkpoint import Card, Checkpoint, open_checkpoint
-from model_runtime.errors import CheckpointError
+from model_runtime.errors import CheckpointError, VoiceError
 from model_runtime.interleave import InterleaveParser
 from model_runtime.listening.adaptor import Adaptor
 from model_runtime.listening.encoder import AudioEncoder
 from model_runtime.listening.features import log_mel, mel_frames, split_pieces, token_count
 from model_runtime.speaking.token2wav import Token2Wav
-from model_runtime.speaking.voice import Voice, VoiceError
+from model_runtime.speaking.voice import Voice
 from model_runtime.thinking.backbone import Backbone
 from model_runtime.thinking.kv_cache import KVCache
 from model_runtime.thinking.sampling import Sampler, SamplingOptions

@@ -23,6 +23,7 @@ from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.response import Response
 from model_runtime.engine.ring import AudioRing
 from model_runtime.engine.transcript import transcribe
+from model_runtime.errors import VoiceError
 from model_runtime.protocol import (
     Audio,
     Cancel,
@@ -40,7 +41,7 @@ from model_runtime.protocol import (
     ToolResult,
     Transcript,
 )
-from model_runtime.speaking.voice import Voice, VoiceError
+from model_runtime.speaking.voice import Voice
 
 log = logging.getLogger(__name__)
 

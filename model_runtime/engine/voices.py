@@ -8,11 +8,12 @@ from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 
+from model_runtime.errors import VoiceError
 from model_runtime.library import packed
 from model_runtime.library.entry import codec_of
 from model_runtime.library.shelf import Shelf
 from model_runtime.model import SpeechModel
-from model_runtime.speaking.voice import LONGEST, Voice, VoiceError
+from model_runtime.speaking.voice import LONGEST, Voice
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
     --checkpoint PATH --voices DIR  list | add NAME FILE ... | remove NAME | render NAME FILE.wav
 
 Prints one JSON value on stdout: of ``list`` the entries, of ``add`` the new one. With status 1 it is
-``{"error": "..."}`` in one sentence instead.
+``{"error": "..."}`` in one sentence instead. Torch, which takes seconds to load, is loaded to add and to
+render, and for a list if the checkpoint has a voice that was never measured.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from model_runtime.errors import CheckpointError, VoiceError
+from model_runtime.hub import located
+from model_runtime.library.listing import Listing
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one thing. Returns the exit status."""
     asked = _parser().parse_args(arguments)
-    # Torch takes a second to import: a wrong option is told before.
-    from model_runtime.errors import CheckpointError
-    from model_runtime.speaking.voice import VoiceError
-
     try:
         said, status = _do(asked), 0
     except (CheckpointError, VoiceError) as error:
@@ -34,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _do(asked: argparse.Namespace) -> object:
+    listing = _listing(asked)
+    if listing is not None and asked.command == "remove":
+        listing.remove(asked.name)
+        return None
+    if listing is not None and asked.command == "list" and not listing.unmeasured:
+        return list(listing.entries())
+
     from model_runtime.library.catalogue import Catalogue
 
     catalogue = Catalogue(asked.checkpoint, asked.voices)
@@ -45,16 +53,22 @@ def _do(asked: argparse.Namespace) -> object:
                 asked.name, asked.file, asked.description, asked.consent, replace=asked.replace
             )
         case "remove":
-            catalogue.remove(asked.name)
+            catalogue.listing.remove(asked.name)
         case "render":
-            from model_runtime.speaking.voice import VoiceError
-
             sound = catalogue.render(asked.name)
             try:
                 _write(asked.file, sound)
             except OSError as error:
                 raise VoiceError(f"{asked.file}: cannot be written ({error.strerror})") from None
     return None
+
+
+def _listing(asked: argparse.Namespace) -> Listing | None:
+    """``None`` if the checkpoint is not whole: what is wrong with it is said by whoever opens it."""
+    try:
+        return Listing(located(asked.checkpoint), asked.voices)
+    except OSError:
+        return None
 
 
 def _write(path: Path, sound: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from model_runtime.speaking.voice import VoiceError
+from model_runtime.errors import VoiceError
 
 MOST_S = 60.0  # no more is read of a file: it is much too long anyway
 

@@ -1,37 +1,30 @@
-"""A checkpoint's voices and the library's together: told, added, removed, rendered."""
+"""A checkpoint's voices and the library's together: measured, added, rendered."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model_runtime.checkpoint import open_checkpoint
+from model_runtime.errors import VoiceError
 from model_runtime.library import audio_file, checks
-from model_runtime.library.entry import NAME, SUFFIX, About, Entry, codec_of, told
+from model_runtime.library.entry import NAME, SUFFIX, About, Entry
+from model_runtime.library.listing import Listing
 from model_runtime.library.measures import measure
-from model_runtime.library.shelf import Shelf, put
+from model_runtime.library.shelf import put
 from model_runtime.speaking.schedule import Schedule
 from model_runtime.speaking.token2wav import Draws, Token2Wav
 from model_runtime.speaking.vocoder import RATE
 from model_runtime.speaking.vocoder_stream import VocoderStream
-from model_runtime.speaking.voice import Voice, VoiceError, VoicePreparer
+from model_runtime.speaking.voice import Voice, VoicePreparer
 
 SMALL = 1024  # hidden size; as for the engine
-
-
-class _Known(msgspec.Struct, frozen=True):
-    """What was found out of a checkpoint's voice file: the next look at it is quick."""
-
-    stamp: tuple[int, int]
-    entry: Entry
 
 
 class Catalogue:
@@ -42,28 +35,14 @@ class Catalogue:
         self.checkpoint = open_checkpoint(checkpoint)
         if self.checkpoint.text.hidden_size < SMALL:
             torch.set_num_threads(1)  # quicker for a small model, and calls beside it want the other cores
-        self.folder = folder
-        self.codec = codec_of(self.checkpoint.token2wav)
-        self.shelf = Shelf(folder, self.codec)
-        self.shelf.look()
+        self.listing = Listing(self.checkpoint.folder, folder)
+        self.folder, self.codec, self.shelf = folder, self.listing.codec, self.listing.shelf
 
     def entries(self) -> Iterator[Entry]:
         """Every voice, the checkpoint's first; those that cannot be used come last and say why."""
-        own = self._own()
-        yield from own
-        taken = {entry.name for entry in own}
-        faults = dict(self.shelf.faults)
-        for name in self.shelf.names:
-            if name in taken:
-                faults[name] = f"{name}{SUFFIX}: the checkpoint has a voice of that name, which is used"
-                continue
-            try:
-                yield self._kept(name)
-            except VoiceError as error:
-                faults[name] = str(error)
-        for name, fault in faults.items():
-            readable = name.encode(errors="backslashreplace").decode()  # a file may be named in any bytes
-            yield Entry(name=readable, origin="library", fault=fault)
+        if unmeasured := self.listing.unmeasured:
+            self.listing.note({name: self._looked_at(name) for name in unmeasured})
+        return self.listing.entries()
 
     def add(self, name: str, file: Path, description: str, consent: str, *, replace: bool = False) -> Entry:
         """Check a recording and keep it as a voice. VoiceError says why it was not."""
@@ -74,7 +53,7 @@ class Catalogue:
         for what, text in (("description", description), ("consent", consent)):
             if not text.strip():
                 raise VoiceError(f"The {what} is empty: say it with --{what}")
-        if name in self._own_files:
+        if name in self.listing.own_files:
             raise VoiceError(f"The checkpoint has a voice {name!r} of its own: choose another name")
         if self.shelf.path(name) is not None and not replace:
             raise VoiceError(f"There is a voice {name!r} already: choose another name, or add --replace")
@@ -99,20 +78,7 @@ class Catalogue:
         except OSError as error:
             raise VoiceError(f"{self.folder}: cannot be written to ({error.strerror})") from None
         self.shelf.look()
-        return self._kept(name)
-
-    def remove(self, name: str) -> None:
-        """Forget a voice of the library. VoiceError if there is none such."""
-        path = self.shelf.path(name)
-        if path is None:
-            whose = (
-                "is the checkpoint's own and stays" if name in self._own_files else "is not in the library"
-            )
-            raise VoiceError(f"The voice {name!r} {whose}")
-        try:
-            path.unlink()
-        except OSError as error:
-            raise VoiceError(f"{path}: cannot be removed ({error.strerror})") from None
+        return self.listing.kept(name)
 
     def render(self, name: str) -> NDArray[np.float32]:
         """The prompt said again by the checkpoint itself, as calls will hear the voice: float32 at 24 kHz.
@@ -122,33 +88,8 @@ class Catalogue:
         voice = self._voice(name)
         return self._token2wav.offline(voice.tokens.tolist(), voice)
 
-    # --- the checkpoint's own ---
-
-    @cached_property
-    def _own_files(self) -> dict[str, Path]:
-        recordings = {path.stem: path for path in self.checkpoint.recordings}
-        return recordings | self.checkpoint.voices
-
-    def _own(self) -> list[Entry]:
-        """The checkpoint's voices. They were never measured: that is done once, and remembered."""
-        notes = self.folder / f".checkpoint-{self.codec}.json"
-        try:
-            known = msgspec.json.decode(notes.read_bytes(), type=dict[str, _Known])
-        except (OSError, msgspec.MsgspecError):
-            known = {}
-        now = {}
-        for name, path in sorted(self._own_files.items()):
-            about = path.stat()
-            stamp = (about.st_mtime_ns, about.st_size)
-            before = known.get(name)
-            now[name] = before if before and before.stamp == stamp else _Known(stamp, self._looked_at(name))
-        if now != known:
-            with suppress(OSError):  # then it is measured again the next time
-                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                notes.write_bytes(msgspec.json.encode(now))
-        return [one.entry for one in now.values()]
-
     def _looked_at(self, name: str) -> Entry:
+        """A voice of the checkpoint, measured."""
         voice = self._own_voice(name)
         # Of a prepared voice there is only the mel: the vocoder alone makes a sound of it, to be measured.
         with torch.inference_mode():
@@ -166,28 +107,18 @@ class Catalogue:
         )
 
     def _own_voice(self, name: str) -> Voice:
-        path = self._own_files[name]
+        path = self.listing.own_files[name]
         if path.suffix == SUFFIX:
             return Voice.load(path)
         recording, rate = audio_file.read(path)
         return VoicePreparer(self.checkpoint.token2wav).prepare(recording.T, rate, source=path.name)
 
-    # --- the library ---
-
-    def _kept(self, name: str) -> Entry:
-        """A voice that the shelf has. Raises VoiceError for a damaged one."""
-        voice, found = self.shelf.take(name), self.shelf.about(name)
-        if voice is None or found is None:
-            raise VoiceError(f"{name}{SUFFIX}: has gone")
-        about, seconds = found
-        return told(name, seconds, _direction(voice), about)
-
     def _voice(self, name: str) -> Voice:
-        if name in self._own_files:
+        if name in self.listing.own_files:
             return self._own_voice(name)
         voice = self.shelf.take(name)
         if voice is None:
-            known = ", ".join(sorted({*self._own_files, *self.shelf.names})) or "none"
+            known = ", ".join(sorted({*self.listing.own_files, *self.shelf.names})) or "none"
             raise VoiceError(f"There is no voice {name!r}; there are: {known}")
         return voice
 

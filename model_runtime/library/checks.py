@@ -12,7 +12,7 @@ import soxr
 import webrtcvad
 from numpy.typing import NDArray
 
-from model_runtime.speaking.voice import VoiceError
+from model_runtime.errors import VoiceError
 
 Sound = NDArray[np.float32]
 

@@ -51,11 +51,14 @@ def entry(name: str, data: bytes) -> Entry:
     said = about(data)
     try:
         tensors = load(data)
-        tokens, speaker = tensors["tokens"], tensors["speaker"].astype(np.float64).reshape(-1)
-        length = float(np.linalg.norm(speaker))
-        if not (tokens.ndim == 1 and len(tokens) and 0 < length < float("inf")):
-            raise Unusable("it has no voice in it")
+        tokens, mel = tensors["tokens"], tensors["mel"]
+        speaker = tensors["speaker"].astype(np.float64).reshape(-1)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise Unusable(str(error)) from None
+    length = float(np.linalg.norm(speaker))
+    if not (tokens.ndim == 1 and len(tokens) and len(mel) == 2 * len(tokens) and length > 0):
+        raise Unusable("it has no voice in it")
+    if not (np.isfinite(length) and np.isfinite(mel).all()):
+        raise Unusable("it holds a value that is not a number")
     direction = [round(value, 5) for value in (speaker / length).tolist()]
     return told(name, len(tokens) / TOKENS_A_SECOND, direction, said)

@@ -9,14 +9,17 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from safetensors import SafetensorError, safe_open
 
+from model_runtime.errors import VoiceError
 from model_runtime.library.entry import NAME, SUFFIX, About
 from model_runtime.library.packed import ABOUT
-from model_runtime.speaking.voice import Voice, VoiceError
+
+if TYPE_CHECKING:
+    from model_runtime.speaking.voice import Voice
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +100,8 @@ class Shelf:
 
         Who takes the same one twice is given the same object, so that its prompt is taken in once.
         """
+        from model_runtime.speaking.voice import Voice  # and with it torch, which who only looks does without
+
         file = self._files.get(name)
         if file is None:
             return None

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from model_runtime.errors import CheckpointError
+from model_runtime.errors import CheckpointError, VoiceError
 from model_runtime.library.packed import metadata
 from model_runtime.listening.features import log_mel
 from model_runtime.speaking.mel import FBANK_RATE, MEL_BINS, MEL_RATE, fbank, mel24k
@@ -28,10 +28,6 @@ SHORTEST, LONGEST = 1.0, 30.0  # seconds; the speech tokenizer hears at most 30 
 QUIETEST = 1e-3  # full-scale peak below which a recording holds no voice (-60 dB)
 CODES = 6561  # 3 ** 8: codes 0..6560
 SPEAKER = 192
-
-
-class VoiceError(ValueError):
-    """A recording or a voice file that cannot serve as a voice, in one sentence."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ import torch
 
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.voices import KEPT
+from model_runtime.errors import VoiceError
 from model_runtime.library.entry import About, codec_of
 from model_runtime.library.shelf import put
 from model_runtime.protocol import Close, Error, Open, Opened, Respond, SetVoice, Speech
-from model_runtime.speaking.voice import Voice, VoiceError
+from model_runtime.speaking.voice import Voice
 from tests.model_runtime.engine.live import running
 from tests.model_runtime.engine.rig import GREEDY, Rig, model
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 import model_runtime
+from model_runtime.errors import VoiceError
 from model_runtime.library import catalogue as module
 from model_runtime.library.catalogue import Catalogue
+from model_runtime.library.entry import Entry, codec_of
+from model_runtime.library.listing import Listing
 from model_runtime.library.shelf import put
-from model_runtime.speaking.voice import VoiceError
 from tests.model_runtime.library.recordings import RATE, espeak, hiss
 from tests.model_runtime.library.test_shelf import about, voice
 
@@ -54,6 +61,29 @@ def test_the_checkpoints_voices_are_measured_once(folder: Path, monkeypatch: pyt
     assert 75 < pitch["kal16"] < pitch["rms"] < pitch["awb"] < pitch["slt"] < 200
 
 
+def test_of_voices_that_were_measured_a_list_is_made_without_torch(folder: Path) -> None:
+    def told(*command: str) -> bytes:
+        program = "import sys; sys.modules['torch'] = None\nfrom model_runtime.library.__main__ import main\n"
+        options = ("--checkpoint", str(NANO), "--voices", str(folder))
+        run = [sys.executable, "-c", f"{program}sys.exit(main())", *options, *command]
+        return subprocess.run(run, stdout=subprocess.PIPE, check=True).stdout
+
+    own = list(Catalogue(str(NANO), folder).entries())
+    put(folder, "anna", voice(), about(codec_of(NANO / "token2wav")))
+    *others, anna = msgspec.json.decode(told("list"), type=list[Entry])
+    assert (others, anna.name, anna.seconds) == (own, "anna", 0.8)
+    told("remove", "anna")
+    assert msgspec.json.decode(told("list"), type=list[Entry]) == own
+
+
+def test_a_voice_that_has_changed_is_measured_anew(folder: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(NANO, tmp_path / "checkpoint")
+    list(Catalogue(str(checkpoint), folder).entries())
+    assert Listing(checkpoint, folder).unmeasured == []
+    os.utime(checkpoint / "voices" / "slt.safetensors", (1, 1))
+    assert Listing(checkpoint, folder).unmeasured == ["slt"]
+
+
 def test_what_cannot_be_used_is_listed_with_the_reason(folder: Path) -> None:
     opened = Catalogue(str(NANO), folder)
     put(folder, "strange", voice(), about("f" * 16, "Step-Audio-2-mini"))
@@ -85,7 +115,7 @@ def test_refusals_leave_the_folder_as_it_was(folder: Path, tmp_path: Path) -> No
             opened.add(name, tmp_path / "hiss.wav", description, consent)
     for name, said in (("rms", "is the checkpoint's own and stays"), ("mine", "is not in the library")):
         with pytest.raises(VoiceError, match=said):
-            opened.remove(name)
+            opened.listing.remove(name)
     with pytest.raises(VoiceError, match="There is no voice 'mine'; there are: awb, kal16, rms, slt"):
         opened.render("mine")
     assert not folder.exists()
@@ -93,5 +123,5 @@ def test_refusals_leave_the_folder_as_it_was(folder: Path, tmp_path: Path) -> No
 
 def test_a_voice_is_removed_even_if_it_is_of_no_use(folder: Path) -> None:
     put(folder, "strange", voice(), about("f" * 16))
-    Catalogue(str(NANO), folder).remove("strange")
+    Listing(NANO, folder).remove("strange")
     assert list(folder.glob("*.safetensors")) == []

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soxr
 
+from model_runtime.errors import VoiceError
 from model_runtime.library import audio_file, checks
-from model_runtime.speaking.voice import VoiceError
 from tests.model_runtime.library.recordings import RATE, Sound, buzz, espeak, hiss
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from model_runtime.errors import VoiceError
 from model_runtime.library.entry import About, codec_of
 from model_runtime.library.shelf import KEPT, Shelf, put
-from model_runtime.speaking.voice import Voice, VoiceError
+from model_runtime.speaking.voice import Voice
 
 CODEC = "0123456789abcdef"
 

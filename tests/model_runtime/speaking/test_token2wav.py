@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model_runtime.errors import VoiceError
 from model_runtime.speaking.schedule import Schedule
 from model_runtime.speaking.token2wav import CODE_SAMPLES, Token2Wav, Token2WavStream, push_each
-from model_runtime.speaking.voice import VoiceError
 from tests.model_runtime.speaking.golden import TOKEN2WAV, needs_golden, tiny_token2wav, tiny_voice
 
 CODES = [(7 * i) % 50 for i in range(70)]

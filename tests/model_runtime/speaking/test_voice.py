@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model_runtime.errors import CheckpointError
-from model_runtime.speaking.voice import Voice, VoiceError, VoicePreparer, check_recording, fit
+from model_runtime.errors import CheckpointError, VoiceError
+from model_runtime.speaking.voice import Voice, VoicePreparer, check_recording, fit
 from tests.model_runtime.speaking.golden import tiny_voice
 
 HUM = (0.1 * np.sin(np.arange(32000) / 30)).astype(np.float32)
