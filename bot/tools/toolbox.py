@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -13,13 +14,13 @@ from bot.knowledge.knowledge import Knowledge
 from bot.settings import ToolSettings
 from bot.tools import http
 from bot.tools.function import ToolContext
-from bot.tools.mcp_servers import McpConnection
 from bot.tools.registry import find
 from bot.voices.finder import VoiceFinder
 from pipeline.tools.tool import Tool
 
 if TYPE_CHECKING:
     from bot.agents import Agent
+    from bot.tools.mcp_servers import McpConnection
 
 
 class Toolbox:
@@ -61,5 +62,15 @@ async def open_toolbox(
             use.name: find(use, agent.folder).bind(lambda: context, use.options, use.terms)
             for use in agent.tools
         }
-        servers = [await stack.enter_async_context(McpConnection(server)) for server in agent.mcp]
+        servers = []
+        if agent.mcp:
+            connection = await asyncio.to_thread(_mcp_connection)  # beside calls, where agents are read anew
+            servers = [await stack.enter_async_context(connection(server)) for server in agent.mcp]
         yield Toolbox(own, servers)
+
+
+def _mcp_connection() -> type[McpConnection]:
+    """What needs MCP's library, which takes longer to load than all else of the bot's own."""
+    from bot.tools.mcp_servers import McpConnection
+
+    return McpConnection
