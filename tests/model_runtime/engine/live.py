@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+import uvicorn
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 
 from model_runtime import protocol
+from model_runtime.engine.asgi import application
 from model_runtime.engine.reception import Reception
 from model_runtime.engine.server import EngineServer
+from model_runtime.engine.settings import Settings
 from model_runtime.engine.worker import Worker
 from model_runtime.protocol import Audio, EngineMessage, Open, Opened, Respond
 from tests.model_runtime.engine.rig import ScriptedKit, model, settings
+from tests.ports import free_port
 
 M = TypeVar("M", bound=EngineMessage)
 PATIENCE = 60.0  # s; the machine may be busy, and no test waits for this
@@ -86,7 +90,45 @@ class Client:
 
 @asynccontextmanager
 async def running(**changes: Any) -> AsyncIterator[Running]:
+    """The engine's own server."""
     chosen = settings(port=0, **changes)
+    async with working(chosen) as (worker, kit):
+        server = EngineServer(chosen, worker)
+        async with server.listening() as url:
+            yield Running(server, worker, kit, url)
+
+
+@asynccontextmanager
+async def behind_uvicorn(**changes: Any) -> AsyncIterator[Running]:
+    """The engine's application, run by another's server."""
+    chosen = settings(**changes)
+    async with working(chosen) as (worker, kit):
+        reception, port = Reception(chosen, worker), free_port()
+        config = uvicorn.Config(application(reception), port=port, log_level="warning", lifespan="off")
+        server = _Uvicorn(config)
+        serving = asyncio.create_task(server.serve())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not server.started:
+                    assert not serving.done()
+                    await asyncio.sleep(0.01)
+            yield Running(reception, worker, kit, f"ws://127.0.0.1:{port}")
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Uvicorn(uvicorn.Server):
+    """One that leaves signals to the tests."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def working(chosen: Settings) -> AsyncIterator[tuple[Worker, ScriptedKit]]:
+    """The model's thread, with a tiny model."""
     kits: list[ScriptedKit] = []
 
     def load() -> ScriptedKit:
@@ -96,10 +138,8 @@ async def running(**changes: Any) -> AsyncIterator[Running]:
     worker = Worker(load)
     worker.start()
     await asyncio.wrap_future(worker.ready)
-    server = EngineServer(chosen, worker)
     try:
-        async with server.listening() as url:
-            yield Running(server, worker, kits[0], url)
+        yield worker, kits[0]
     finally:
         worker.stop()
         await asyncio.wrap_future(worker.ended)

@@ -9,21 +9,16 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
-import msgspec
 import pytest
 from torch import Tensor
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_sync
 
 from model_runtime import protocol
 from model_runtime.engine.ops import Decode, Hear, Op
 from model_runtime.protocol import (
-    Audio,
     Cancel,
-    Close,
     Commit,
     Done,
     Error,
@@ -36,34 +31,6 @@ from model_runtime.protocol import (
 from tests.model_runtime.engine.live import PATIENCE, Running, running
 
 # --- who is let in ---
-
-
-async def test_a_call_from_the_greeting_to_the_end() -> None:
-    async with running() as engine, engine.session() as client:
-        kit = engine.kit
-        text = kit.model.tokenizer.encode
-        slots = [id for word in "hello" for id in (*text(word), *[kit.tokens.audio0 + n for n in range(4)])]
-        kit.script = [*slots, kit.tokens.tts_end, kit.tokens.eot]
-        await client.send(Respond(0, text="Greet the caller."))
-        done = await client.read(Done)
-        assert (done.reason, done.text, done.groups) == ("end", "hello", 5)
-        assert sum(len(m.pcm) for m in client.said if isinstance(m, Speech)) == 5 * 2 * protocol.GROUP_SAMPLES
-        assert 0 < done.timings.first_audio_ms <= done.timings.total_ms
-        await client.send(Commit(0), Close())
-        assert await client.closed() == 1000
-        await engine.until(lambda: engine.server.sessions == 0)
-
-
-async def test_one_call_too_many_is_refused_at_once_and_let_in_later() -> None:
-    async with running(max_sessions=2) as engine, engine.session(), engine.client() as late:
-        async with engine.session():
-            await late.send(Open("late"))
-            error = await late.read(Error)
-            assert (error.code, error.fatal) == ("capacity", True)
-            assert await late.closed() == 1000
-        await engine.until(lambda: engine.server.sessions == 1)
-        async with engine.session():
-            assert engine.server.sessions == 2
 
 
 async def test_another_version_is_refused() -> None:
@@ -86,19 +53,6 @@ async def test_an_unknown_voice_is_refused_and_frees_its_place() -> None:
         await engine.until(lambda: engine.server.sessions == 0)
 
 
-async def test_a_web_page_is_not_let_in() -> None:
-    async with running() as engine:
-        with pytest.raises(InvalidStatus):
-            await connect(engine.url, origin="http://example.com", proxy=None)  # type: ignore[arg-type]  # as a browser
-
-
-async def test_a_supervisor_can_ask_how_full_it_is() -> None:
-    async with running(max_sessions=3) as engine, engine.session():
-        url = engine.url.replace("ws://", "http://") + "/healthz"
-        answer = await asyncio.to_thread(lambda: urlopen(url).read())
-        assert answer == b"1/3 sessions\n"
-
-
 async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     async with running(socket=path) as engine, engine.session() as client:
@@ -108,44 +62,6 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
 
 
 # --- what ends a session ---
-
-GARBAGE: dict[str, bytes | str] = {
-    "no msgpack": b"\xc1\xc1\xc1",
-    "no message": msgspec.msgpack.encode({"type": "sing"}),
-    "no object": msgspec.msgpack.encode([1, 2, 3]),
-    "wrong field": msgspec.msgpack.encode({"type": "respond", "turn": "one"}),
-    "half a frame": protocol.encode(Open("call"))[:-3],
-    "empty": b"",
-    "nested": b"\x91" * 100_000,
-    "text": "hello",
-    "too long": bytes(protocol.MAX_FRAME_BYTES + 1),
-    "half a sample": protocol.encode(Audio(b"abc")),
-    "opened twice": protocol.encode(Open("again")),
-}
-
-
-@pytest.mark.parametrize("name", GARBAGE)
-async def test_garbage_ends_its_own_session_with_a_sentence(name: str) -> None:
-    async with running() as engine, engine.session("good", sampling=Sampling(seed=1)) as good:
-        async with engine.session("bad") as bad:
-            await bad.socket.send(GARBAGE[name])
-            error = await bad.read(Error)
-            assert (error.code, error.fatal) == ("bad_request", True)
-            assert error.message.endswith((".", "`")) or ":" in error.message
-            assert await bad.closed() == 1000
-        await engine.until(lambda: engine.server.sessions == 1)
-        await good.talk(0)
-        await good.read(Speech)
-
-
-@pytest.mark.parametrize("name", [name for name in GARBAGE if name not in ("opened twice",)])
-async def test_garbage_instead_of_an_open_is_refused(name: str) -> None:
-    async with running() as engine, engine.client() as client:
-        await client.socket.send(GARBAGE[name])
-        error = await client.read(Error)
-        assert (error.code, error.fatal) == ("bad_request", True)
-        await client.closed()
-        assert engine.server.sessions == 0
 
 
 async def test_a_monstrous_frame_is_cut_off() -> None:
@@ -162,17 +78,6 @@ async def test_a_monstrous_frame_is_cut_off() -> None:
         await engine.until(lambda: engine.server.sessions == 1)
         await other.talk(0)
         await other.read(Speech)
-
-
-async def test_a_client_that_vanishes_leaves_nothing_behind() -> None:
-    async with running(slot_masking=True) as engine:
-        for _ in range(3):
-            async with engine.session() as client:
-                await client.talk(0)
-                await client.read(Speech)
-                client.socket.transport.abort()
-        await engine.until(lambda: engine.server.sessions == 0)
-        assert engine.worker._sessions == {}
 
 
 async def test_mistakes_that_are_not_fatal_leave_the_session_open() -> None:
