@@ -21,6 +21,7 @@ from bot import settings as conf
 from bot.waveform import write_wav
 from tests.bot.speaking_engine import SpeakingEngine
 from tests.bot.test_talk import parley, voice
+from tests.bot.undisturbed import undisturbed
 
 
 def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
@@ -126,7 +127,7 @@ async def test_talk_prints_the_answer_and_writes_the_recording(tmp_path: Path) -
     write_wav(tmp_path / "question.wav", [voice(1.0)], 48_000)
     arguments = ("talk", "--wav", "question.wav", "--out", "answer.wav", "--json", "--url")
     async with SpeakingEngine() as engine, parley(engine) as url:
-        done = await asyncio.to_thread(run, tmp_path, *arguments, url)
+        done = await undisturbed(lambda: asyncio.to_thread(run, tmp_path, *arguments, url))
     assert done.returncode == 0, done.stderr
     (turn,) = json.loads(done.stdout)["turns"]
     assert turn["answer"] == "Delivery takes two to three days."

@@ -30,6 +30,7 @@ from pipeline.record import CallRecord
 from pipeline.webrtc import webrtc_transport
 from tests.bot.speaking_engine import SpeakingEngine
 from tests.bot.test_app import GivenReception, nothing_known
+from tests.bot.undisturbed import undisturbed
 from tests.pipeline.scripted_engine import ScriptedEngine
 
 AGENT = Agent(name="Bluebird", greeting="Hello, this is Bluebird.")
@@ -80,7 +81,7 @@ async def parley(
 async def test_a_call_hears_the_greeting_asks_and_measures_each_answer() -> None:
     async with SpeakingEngine() as engine, parley(engine) as url:
         question = np.concatenate([voice(1.0), np.zeros(RATE // 2, np.float32)])
-        record = await place_call(url, [question, question], quiet_s=0.6)
+        record = await undisturbed(lambda: place_call(url, [question, question], quiet_s=0.6))
         assert record.greeting == "Hello, this is Bluebird Outdoor."
         assert record.info["checkpoint"] == "tone"
         assert len(record.caller) == len(record.bot)
@@ -112,7 +113,7 @@ async def test_an_answer_held_back_is_measured_as_that_much_later() -> None:
         SpeakingEngine(hold_s=1.0) as slow,
         parley(slow, AGENT.model_copy(update={"greeting": ""})) as url,
     ):
-        late = await place_call(url, [voice(0.8)], greeting=False, quiet_s=0.4)
+        late = await undisturbed(lambda: place_call(url, [voice(0.8)], greeting=False, quiet_s=0.4))
     (turn,) = late.turns
     assert turn.voice_to_voice_ms is not None
     assert turn.voice_to_voice_ms > 1000
@@ -123,7 +124,7 @@ async def test_an_engine_that_stumbles_leaves_a_hole_that_is_found() -> None:
         SpeakingEngine(stumble_s=0.8) as engine,
         parley(engine, AGENT.model_copy(update={"greeting": ""})) as url,
     ):
-        record = await place_call(url, [voice(0.8)], greeting=False)
+        record = await undisturbed(lambda: place_call(url, [voice(0.8)], greeting=False))
     (turn,) = record.turns
     assert turn.answered_from_s is not None
     assert turn.answered_to_s is not None
