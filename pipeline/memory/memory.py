@@ -17,7 +17,7 @@ from pipeline.memory.callers import CallerStore
 from pipeline.memory.client import READ_ALL_S, MemoryUnavailable, asking, connect
 from pipeline.memory.keys import Keys
 from pipeline.memory.masters import let_go
-from pipeline.memory.stored import OtherSchema, Remembered, Unreadable, unpack
+from pipeline.memory.stored import NewerSchema, Remembered, Unreadable, unpack
 from pipeline.memory.voices import VoiceStore
 from pipeline.memory.writing import RELEASE, Writer
 
@@ -149,7 +149,7 @@ class Memory:
                 fields = await cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(key))
         try:
             return unpack(call_id, fields)
-        except OtherSchema as error:
+        except NewerSchema as error:
             logger.warning(f"call {call_id}: what is remembered of it {error}; it is left alone")
         except Unreadable as error:
             await self._set_aside(call_id, str(error))

@@ -30,8 +30,8 @@ class Unreadable(Exception):  # noqa: N818 - reads as what it is
     """What is stored of a call is not what Parley writes. The message says which part."""
 
 
-class OtherSchema(Exception):  # noqa: N818 - reads as what it is
-    """A call that another version of Parley has written."""
+class NewerSchema(Exception):  # noqa: N818 - reads as what it is
+    """A call that a later version of Parley has written, which may want it back."""
 
 
 def pack_facts(facts: Mapping[str, str]) -> bytes:
@@ -55,11 +55,15 @@ def unpack_conversation(packed: bytes) -> Conversation:
 
 
 def unpack(call_id: str, fields: Mapping[bytes, bytes]) -> Remembered:
-    """A call's hash, checked in every part. Raises ``OtherSchema``, ``Unreadable``."""
-    if (schema := fields.get(F_SCHEMA, b"")) != b"%d" % SCHEMA:
-        if schema.isdigit():
-            raise OtherSchema(f"is of version {schema.decode()}, this Parley's is {SCHEMA}")
-        raise Unreadable("has no version")
+    """A call's hash, checked in every part. Raises ``NewerSchema``, ``Unreadable``."""
+    try:
+        schema = int(fields.get(F_SCHEMA, b""))
+    except ValueError:
+        raise Unreadable("has no version") from None
+    if schema != SCHEMA:
+        # There was no earlier version than the first. A later one may migrate here what it can.
+        fault = NewerSchema if schema > SCHEMA else Unreadable
+        raise fault(f"is of version {schema}, this Parley's is {SCHEMA}")
     part = "facts"
     try:
         facts = unpack_facts(fields[F_FACTS]) if F_FACTS in fields else {}

@@ -269,6 +269,7 @@ async def test_many_calls_that_are_over_and_small_are_bounded_by_their_number(
         [("SET", KEY, "something else")],
         [("DEL", KEY), ("HSET", KEY, "what", "else")],
         [("HSET", KEY, "schema", "one")],
+        [("HSET", KEY, "schema", "0")],
         [("HSET", KEY, "facts", b"\x81\xa1a\x01")],
         [("HSET", KEY, "conversation", b"\xc1")],
         [("HSET", KEY, "conversation", msgspec.msgpack.encode({"exchanges": [{"turn": "one"}]}))],
@@ -300,7 +301,7 @@ async def test_what_cannot_be_read_is_put_aside_and_the_call_begins_anew(
         await comes_to_hold(server, tell_everything(memory.call("a")))
 
 
-async def test_what_another_version_wrote_is_left_to_it(server: RedisServer) -> None:
+async def test_what_a_later_version_wrote_is_left_to_it(server: RedisServer) -> None:
     async with writing(Memory(server.url)) as memory:
         call = memory.call("a")
         expected = tell_everything(call)

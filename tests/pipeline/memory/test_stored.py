@@ -7,7 +7,7 @@ import pytest
 from model_runtime.protocol import HistoryEntry
 from pipeline.conversation import Conversation, Exchange
 from pipeline.memory import Remembered
-from pipeline.memory.stored import OtherSchema, Unreadable, unpack
+from pipeline.memory.stored import NewerSchema, Unreadable, unpack
 
 # As version 1 stores it. If this cannot be kept readable, ``keys.SCHEMA`` has to be raised.
 VERSION_1 = {
@@ -39,11 +39,14 @@ def test_what_nobody_told_is_empty() -> None:
     assert unpack("a", {b"schema": b"1"}) == Remembered("a", {}, [], Conversation())
 
 
-def test_another_version_is_told_from_what_is_no_version() -> None:
-    with pytest.raises(OtherSchema, match="version 2"):
+def test_a_later_version_is_told_from_an_earlier_one_and_from_none() -> None:
+    with pytest.raises(NewerSchema, match="version 2"):
         unpack("a", VERSION_1 | {b"schema": b"2"})
-    with pytest.raises(Unreadable):
-        unpack("a", VERSION_1 | {b"schema": b"\xff"})
+    with pytest.raises(Unreadable, match="version 0"):
+        unpack("a", VERSION_1 | {b"schema": b"0"})
+    for none in (b"", b"\xff", b"one", b"9" * 5000):
+        with pytest.raises(Unreadable, match="no version"):
+            unpack("a", VERSION_1 | {b"schema": none})
 
 
 def test_values_without_end_are_unreadable() -> None:
