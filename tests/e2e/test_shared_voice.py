@@ -7,11 +7,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from bot.talk import read_wav
 from bot.waveform import write_wav
@@ -22,7 +23,7 @@ from tests.e2e.server import parley_server
 from tests.e2e.shop import QUESTIONS
 from tests.e2e.speakers import VOICES, say
 from tests.model_runtime.library.recordings import espeak
-from tests.pipeline.memory.redis_server import RedisServer
+from tests.pipeline.memory.redis_server import RedisServer, running_redis
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -44,14 +45,10 @@ def engine() -> Iterator[str]:
             process.terminate()
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        asyncio.run(server.start())
+@pytest_asyncio.fixture
+async def redis() -> AsyncIterator[RedisServer]:
+    async with running_redis() as server:
         yield server
-    finally:
-        server.close()
 
 
 def test_an_agent_speaks_in_a_voice_of_another_machine(redis: RedisServer, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.ports import free_port
 RATE = 8000
 TONE_S = 60  # the file is played once
 MODULES = Path("/usr/lib/baresip/modules")
+STUTTER_HZ = 20  # a lost frame of a busy machine shifts a tone's phase, and the peak of 100 ms with it
 LONG_S = 20.0  # only a test that fails waits so long
 
 
@@ -165,7 +166,11 @@ class Phone:
             sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
             for hz in _tones(sound[:, 0], rate):
                 seconds[hz] = seconds.get(hz, 0.0) + 0.1
-        return [hz for hz, s in sorted(seconds.items(), key=lambda item: -item[1]) if s >= 0.5]
+        heard: dict[int, float] = {}
+        for hz in sorted(seconds, key=lambda hz: -seconds[hz]):
+            same = next((one for one in heard if abs(one - hz) <= STUTTER_HZ), hz)
+            heard[same] = heard.get(same, 0.0) + seconds[hz]
+        return [hz for hz, s in heard.items() if s >= 0.5]
 
     def log(self) -> str:
         """The end of it."""
