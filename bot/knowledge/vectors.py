@@ -1,7 +1,9 @@
 """Vectors of passages, and the nearest of them: exact search in 8 bits. Pure.
 
 A byte an element is a quarter of the memory that has to be read, which is what a search costs: 100,000
-passages of 384 take 38 MB and about 10 ms on one core, where float32 takes 154 MB and 12 ms.
+passages of 384 take 38 MB and about 10 ms on one core, where float32 takes 154 MB and 12 ms. Two bits an
+element first, and only the most promising 4,000 passages in full, took 6 ms; but where the elements are of
+uneven size, as encoders make them, it lost a fifth of the nearest 50.
 """
 
 from __future__ import annotations
