@@ -56,14 +56,29 @@ def heard_answers(recording: Recording) -> list[str]:
     return [recognise(recording.bot[start:end], RATE) for start, end in itertools.pairwise(bounds)]
 
 
-def test_questions_are_answered_in_speech(server: Server, tmp_path: Path) -> None:
-    """Five questions in two voices never heard in training, each in a call of its own.
+EVERY = list(itertools.product(VOICES, QUESTIONS))
+# Each question once, the voices taking turns: a call lasts 20 s, and all ten of them are four minutes.
+EACH_ONCE = list(zip(itertools.cycle(VOICES), QUESTIONS, strict=False))
 
-    This nano mishears some of them, so half is what is held here; how many it gets right is the gate's to
-    measure (``model_runtime.training.gate``). Chance would be one in forty-five.
+
+@pytest.mark.parametrize(
+    ("asked", "least"),
+    [
+        pytest.param(EACH_ONCE, 2, id="each-question-once"),
+        pytest.param(EVERY, 5, id="each-question-in-each-voice", marks=pytest.mark.slow),
+    ],
+)
+def test_questions_are_answered_in_speech(
+    server: Server, tmp_path: Path, asked: list[tuple[str, str]], least: int
+) -> None:
+    """Questions in voices never heard in training, each in a call of its own.
+
+    This nano mishears some of them, so only some are held here; how many it gets right is the gate's to
+    measure (``model_runtime.training.gate``). Chance would be one in forty-five, and two of five by chance
+    one time in two hundred.
     """
     right = []
-    for voice, question in itertools.product(VOICES, QUESTIONS):
+    for voice, question in asked:
         folder = tmp_path / voice / question.replace(" ", "_")
         folder.mkdir(parents=True)
         recording, captions = ask(server, folder, [say(question, voice)])
@@ -72,7 +87,7 @@ def test_questions_are_answered_in_speech(server: Server, tmp_path: Path) -> Non
         assert GREETING in captions
         wanted = QUESTIONS[question]
         right.append(nearest(answer, ANSWERS) == wanted and wanted in captions)
-    assert sum(right) >= len(right) / 2, right
+    assert sum(right) >= least, right
 
 
 def test_two_calls_at_once_are_each_answered(server: Server, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ async def test_an_answer_held_by_the_caller_goes_on_where_it_was(line: PhoneLine
         assert sum(caller.tones()) == pytest.approx(GREETING_S + ANSWER_S, abs=0.2)
 
 
+@pytest.mark.slow
 async def test_nano_greets_and_answers_by_phone(tmp_path: Path) -> None:
     """Three questions in one call; this nano mishears some, and a line makes it no easier."""
     with line_of(tmp_path) as line:
