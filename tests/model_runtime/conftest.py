@@ -15,6 +15,12 @@ from model_runtime.model import SpeechModel
 from tests.model_runtime import tiny
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Networks so small gain nothing from a second thread, which spins while the first waits for a core."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def golden_folder() -> Path:
     """Where the golden set is: GOLDEN, or beside the repository."""
@@ -45,7 +51,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_folder: Path) -> SpeechModel:
     """The tiny checkpoint, loaded."""
-    torch.set_num_threads(1)
     return SpeechModel.load(tiny_folder)
 
 
