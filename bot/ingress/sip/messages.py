@@ -195,6 +195,7 @@ class Quality(msgspec.Struct, frozen=True):
     received_packets: int = 0
     lost_packets: int = 0  # of the far end's
     jitter_ms: float = 0.0
+    concealed_frames: int = 0  # 20 ms each that stand in for lost ones, or for ones that came too late
     late_packets: int = 0  # came after their place in the jitter buffer was played
     buffer_ms: int = 0  # what the jitter buffer adds
     mos: float = 0.0  # an estimate (ITU-T G.107, simplified)

@@ -13,6 +13,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Coroutine
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -149,7 +150,7 @@ class Stack:
                 except Exception:  # its own fault, and the end of no other call
                     logger.exception("{}: fault in moving audio", line.call_id)
                     self._do(line.call_id, line.call.hangup())
-                    self._closed(line.call_id, "internal error", _quality(line.call))
+                    self._closed(line.call_id, "internal error", _quality(line, line.call))
 
     async def beat(self) -> None:
         """Say again and again that all is well; ends by ``BaresipError`` when it is not."""
@@ -289,7 +290,7 @@ class Stack:
             elif event.event is Event.CALL_CLOSED:
                 line.next = None
                 if line.call.state is CallState.CLOSED:
-                    self._closed(call_id, event.text or "", _quality(call))
+                    self._closed(call_id, event.text or "", _quality(line, call))
             return
         if call is not line.call:
             return  # the last word of who sent us on
@@ -307,7 +308,7 @@ class Stack:
                 # Not its end, which the stack tells of the last alone when they come quickly by INFO.
                 self._send(m.Digit(call_id, event.text))
             case Event.CALL_CLOSED if line.next is None:
-                self._closed(call_id, event.text or "", _quality(call))
+                self._closed(call_id, event.text or "", _quality(line, call))
 
     async def _referred(self, line: Line, call: Call, request: TransferRequest) -> None:
         why_not = objection(request, self._referrals)
@@ -325,15 +326,19 @@ class Stack:
             self._send(m.Closed(call_id, reason, quality))
 
 
-def _quality(call: Call) -> m.Quality:
-    stats = call.final_stats
-    if stats is None:
-        return m.Quality()
+def _quality(line: Line, call: Call) -> m.Quality:
+    """``call`` is the line's own or the one it was to go on with."""
+    if call.final_stats is None:
+        return m.Quality(concealed_frames=line.concealed)
+    # What RTCP says was lost is as old as its last report, and there may have been none.
+    lost = max(call.final_stats.rx_lost, call.final_stats.jbuf_lost or 0)
+    stats = replace(call.final_stats, rx_lost=lost)
     return m.Quality(
         sent_packets=stats.tx_packets,
         received_packets=stats.rx_packets,
         lost_packets=stats.rx_lost,
         jitter_ms=stats.rx_jitter_ms,
+        concealed_frames=line.concealed,
         late_packets=stats.jbuf_late or 0,
         buffer_ms=stats.jbuf_delay_ms or 0,
         mos=stats.mos_estimate,
