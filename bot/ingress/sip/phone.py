@@ -206,14 +206,16 @@ class Phone:
         self._legs: dict[str, WorkerLeg] = {}
         self._worker: Gathering | None = None
 
-    def dial(self, uri: str, headers: Mapping[str, str] | None = None, *, early: bool = False) -> WorkerLeg:
+    def dial(
+        self, uri: str, headers: Mapping[str, str] | None = None, *, early: bool = False, call_id: str = ""
+    ) -> WorkerLeg:
         """Call ``uri``, with ``headers`` in the INVITE; ``early``: and hear what comes before the answer.
 
-        Raises ``LegError`` while there is no worker.
+        ``call_id``: made up if empty. Raises ``LegError`` while there is no worker.
         """
         if self.listening is None:
             raise LegError(self.reason)
-        leg = self._leg(uuid.uuid4().hex, None)
+        leg = self._leg(call_id or uuid.uuid4().hex, None)
         leg.peer = leg.called = uri
         self._send(m.Dial(leg.call_id, uri, dict(headers or {}), early))
         return leg
