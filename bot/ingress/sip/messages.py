@@ -8,6 +8,7 @@ s16le, so that neither end of the pipeline resamples.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -65,9 +66,11 @@ class Answer(msgspec.Struct, tag="answer", frozen=True):
 
 
 class Reject(msgspec.Struct, tag="reject", frozen=True):
-    """Refuse an incoming call: 486."""
+    """Refuse an incoming call: busy (486) or not for now (503), and when it is worth trying again."""
 
     call: str
+    status: Literal[486, 503] = 486
+    retry_after_s: int = 10
 
 
 class HangUp(msgspec.Struct, tag="hang_up", frozen=True):

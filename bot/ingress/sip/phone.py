@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 from loguru import logger
@@ -95,9 +96,9 @@ class WorkerLeg:
         if self._incoming and not self._end.done():
             self._send(m.Answer(self.call_id))
 
-    def reject(self) -> None:
+    def reject(self, status: Literal[486, 503] = 486, retry_after_s: int = 10) -> None:
         """``SipLeg``."""
-        self._send(m.Reject(self.call_id))
+        self._send(m.Reject(self.call_id, status, retry_after_s))
 
     def hang_up(self) -> None:
         """``SipLeg``."""

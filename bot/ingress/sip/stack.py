@@ -2,9 +2,9 @@
 
 Its ways that this module is built around (0.5): one user agent for each transport, since a request that comes
 by another is answered 404; ``answer(video=True)``, since without it every answer is followed by a re-INVITE
-of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else; audio is
-polled; what happens to a call of ours while ``dial`` is still on its way back (a connection refused at once)
-is told to nobody but those who listen to the whole stack.
+of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else (``refusal``
+goes round that); audio is polled; what happens to a call of ours while ``dial`` is still on its way back (a
+connection refused at once) is told to nobody but those who listen to the whole stack.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from loguru import logger
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.line import Line, Send
 from bot.ingress.sip.referral import objection
+from bot.ingress.sip.refusal import refuse
 from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.trust import attach, own_sockets
@@ -195,7 +196,9 @@ class Stack:
             case m.Answer():
                 self._do(order.call, call.answer(video=True))
             case m.Reject():
-                self._do(order.call, call.reject())
+                # Not by the binding's own order if it can be helped, which knows 486 alone.
+                if not refuse(call.call_id or "", call.peer or "", order.status, order.retry_after_s):
+                    self._do(order.call, call.reject())
             case m.HangUp():
                 if line.next is not None:
                     self._do(order.call, line.next.hangup())
