@@ -26,9 +26,14 @@ def _baresip() -> ctypes.CDLL | None:
         library.uag_call_find.argtypes = [ctypes.c_char_p]
         library.call_get_ua.argtypes = library.call_peeruri.argtypes = [ctypes.c_void_p]
         library.call_state.argtypes = [ctypes.c_void_p]
-        # ua, call, status, reason, and the rest of the answer as a format of libre's.
-        types = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint16, ctypes.c_char_p, ctypes.c_char_p]
-        library.ua_hangupf.argtypes = types
+        library.ua_hangupf.argtypes = [
+            *(ctypes.c_void_p, ctypes.c_void_p),  # ua, call
+            *(
+                ctypes.c_uint16,
+                ctypes.c_char_p,
+                ctypes.c_char_p,
+            ),  # status, reason, the rest in libre's format
+        ]
         library.re_thread_enter.argtypes = library.re_thread_leave.argtypes = []
     except AttributeError:
         return None
