@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -26,7 +27,7 @@ from rich.table import Table
 
 from tests.bench.report import Goal, machine, percentile, show, write
 from tests.bench.sip_asker import PACKET_S, Asker
-from tests.e2e.phone_line import PhoneLine, phone_line, voice
+from tests.e2e.phone_line import PhoneLine, phone_line, voice, wait_until
 from tests.e2e.sipp import sipp, write_speech
 from tests.e2e.speakers import silence
 from tests.e2e.test_phone import worker_of
@@ -98,7 +99,8 @@ def measure(line: PhoneLine, calls: int, seconds: float, folder: Path) -> Level:
         asker.join()
     if others:
         running.join()
-    time.sleep(2)  # for the last of them to be in the log
+    with suppress(AssertionError):  # then those calls count as failed
+        wait_until(lambda: len(ENDED.findall(line.log()[told:])) >= calls, "the end of all calls")
     log = line.log()[told:]
     ended = [tuple(map(float, found)) for found in ENDED.findall(log)]
     whole = [counts for lasted, *counts in ended if lasted > seconds - 0.5]  # sipp's: the askers' are shorter
