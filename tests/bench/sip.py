@@ -15,8 +15,8 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -70,49 +70,31 @@ def cpu_seconds(process: int) -> float:
 def measure(line: PhoneLine, calls: int, seconds: float, folder: Path) -> Level:
     """Hold ``calls`` at once for ``seconds``."""
     folder.mkdir()
-    others, codes = calls - ASKERS, list[int]()
-    write_speech(
-        folder / "speech.ulaw", np.concatenate([silence(1, 8000), voice(1.2, 8000), silence(3, 8000)])
-    )
-    where = (f"127.0.0.1:{line.port}", "-s", "bot", "-p", str(free_port()), "-trace_rtt", "-rtt_freq", "1")
-    load = ("-m", str(others), "-l", str(others), "-r", str(A_SECOND), "-d", str(round(seconds * 1000)))
-    running = threading.Thread(
-        target=lambda: codes.append(sipp("call", folder, *where, *load, seconds=seconds + 60).returncode)
-    )
-    told = len(line.log())
-    if others:
-        running.start()
-        time.sleep(1 + others / A_SECOND)  # all are up
-    askers = [Asker(line.port, seconds - 2 - others / A_SECOND) for _ in range(ASKERS)]
-    for asker in askers:
-        asker.start()
-    time.sleep(1)
-    processes = (worker_of(line), line.server.process.pid)
-    before, began = [cpu_seconds(process) for process in processes], time.monotonic()
-    time.sleep(max(1.0, seconds - 5 - others / A_SECOND))
-    took = time.monotonic() - began
-    worker, media = (
-        (cpu_seconds(process) - used) / took / calls * 100
-        for process, used in zip(processes, before, strict=True)
-    )
-    for asker in askers:
-        asker.join()
-    if others:
-        running.join()
+    others, told = calls - ASKERS, len(line.log())
+    asking_s = seconds - 2 - others / A_SECOND  # when all the others are up
+    askers = [Asker(line.port, asking_s) for _ in range(ASKERS)]
+    with sipp_calls(line, others, seconds, folder) as codes:
+        for asker in askers:
+            asker.start()
+        time.sleep(1)
+        worker, media = cpu_of((worker_of(line), line.server.process.pid), asking_s - 3)
+        for asker in askers:
+            asker.join()
     with suppress(AssertionError):  # then those calls count as failed
         wait_until(lambda: len(ENDED.findall(line.log()[told:])) >= calls, "the end of all calls")
     log = line.log()[told:]
     ended = [tuple(map(float, found)) for found in ENDED.findall(log)]
     whole = [counts for lasted, *counts in ended if lasted > seconds - 0.5]  # sipp's: the askers' are shorter
     off = [abs(count * PACKET_S / seconds - 1) for counts in whole for count in counts]
+    off += [abs(asker.received * PACKET_S - 1) for asker in askers]
     quality = [tuple(map(int, found)) for found in LOST.findall(log)]
     setup = setup_times(folder)
     return Level(
         calls,
-        calls - len(ended) + sum(asker.unanswered for asker in askers) + (codes not in ([], [0])),
-        worker,
-        media,
-        max([*off, *(abs(asker.received * PACKET_S - 1) for asker in askers)]) * 100,
+        calls - len(ended) + sum(asker.unanswered for asker in askers) + sum(code != 0 for code in codes),
+        worker / calls * 100,
+        media / calls * 100,
+        max(off) * 100,
         sum(lost for lost, _ in quality),
         sum(concealed for _, concealed in quality),
         percentile(setup, 50),
@@ -120,6 +102,36 @@ def measure(line: PhoneLine, calls: int, seconds: float, folder: Path) -> Level:
         [delay * 1000 for asker in askers for delay in asker.delays],
         max(missing for asker in askers for missing in [0.0, *asker.missing]),
     )
+
+
+@contextmanager
+def sipp_calls(line: PhoneLine, calls: int, seconds: float, folder: Path) -> Iterator[list[int]]:
+    """``calls`` of ``seconds`` each; they are up, and over at the end. Then sipp's status is there."""
+    codes: list[int] = []
+    if not calls:
+        yield codes
+        return
+    speech = np.concatenate([silence(1, 8000), voice(1.2, 8000), silence(3, 8000)])
+    write_speech(folder / "speech.ulaw", speech)
+    where = (f"127.0.0.1:{line.port}", "-s", "bot", "-p", str(free_port()), "-trace_rtt", "-rtt_freq", "1")
+    load = ("-m", str(calls), "-l", str(calls), "-r", str(A_SECOND), "-d", str(round(seconds * 1000)))
+    running = threading.Thread(
+        target=lambda: codes.append(sipp("call", folder, *where, *load, seconds=seconds + 60).returncode)
+    )
+    running.start()
+    try:
+        time.sleep(1 + calls / A_SECOND)
+        yield codes
+    finally:
+        running.join()
+
+
+def cpu_of(processes: Sequence[int], seconds: float) -> list[float]:
+    """Cores that each takes in the next ``seconds``, which are waited for."""
+    before, began = [cpu_seconds(process) for process in processes], time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - began
+    return [(cpu_seconds(process) - used) / took for process, used in zip(processes, before, strict=True)]
 
 
 def setup_times(folder: Path) -> list[float]:
