@@ -13,7 +13,7 @@ PURE_CORE := \
   bot/variables.py bot/voices/ranking.py \
   infra/sip/render.py infra/sip/settings.py \
   model_runtime/chat.py model_runtime/interleave.py model_runtime/protocol.py model_runtime/tokens.py \
-  pipeline/answering_machine.py pipeline/interjection.py pipeline/keypad.py pipeline/ledger.py \
+  pipeline/answering_machine.py pipeline/concealment.py pipeline/interjection.py pipeline/keypad.py pipeline/ledger.py \
   pipeline/memory/address.py pipeline/segmenter.py pipeline/tones.py pipeline/turns.py \
   pipeline/tools/consent.py pipeline/tools/ledger.py pipeline/tools/permission.py
 nothing :=

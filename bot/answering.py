@@ -64,7 +64,7 @@ class Answering:
         record = CallRecord(remembered, open_memory(self.memory, name, self.agent, self.engine))
         fader, guard = _ears(self.settings.echo_guard)
         transport = webrtc_transport(connection, transport_params(fader, guard))
-        return self.attend(self.call(transport, fader, call_id, record))
+        return self.attend(self.call(transport, fader, call_id, record, page=True))
 
     def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> LiveCall:
         """A call on the phone; ``ours``: that we placed, ``deaf``: in which only we speak.
@@ -104,6 +104,7 @@ class Answering:
             on_event,
             leg.call_id,
             timbres=self.voices.timbre,
+            page=False,
         )
 
     def has_voice(self, name: str) -> bool:
@@ -118,6 +119,7 @@ class Answering:
         record: CallRecord,
         transfer: Transfer | None = None,
         favourite: Favourite | None = None,
+        page: bool = False,
     ) -> Call:
         """A call on ``transport``, made with ``fader``; ``transfer`` where it can be put through."""
         agent = self.agent
@@ -144,6 +146,7 @@ class Answering:
             transfer=transfer,
             timbres=self.voices.timbre,
             favourite=favourite,
+            page=page,
         )
 
     @property

@@ -17,6 +17,7 @@ from bot.ingress.sip.placed import MachinePolicy
 from bot.ingress.sip.placing import Placing
 from bot.settings import Settings
 from bot.variables import filled, left_open
+from pipeline.memory.placed import PlacedStore
 
 # Of silence after a message, and the line is hung up; it covers the wait for the engine.
 AFTER_MESSAGE_S = 3.0
@@ -76,6 +77,7 @@ def caller(here: Answering, values: Mapping[str, str]) -> AgentCaller:
 def placing_for(
     settings: Settings,
     engine: Engine,
+    placed: PlacedStore,
     answering_of: Callable[[str], Answering | None],
     calls: Calls,
     phone: Phone,
@@ -88,7 +90,7 @@ def placing_for(
             raise NotCallable("agent", "There is no such agent here.")
         return caller(here, values)
 
-    return Placing(settings.sip, calls, phone, caller_of, lambda: engine.status.ready)
+    return Placing(settings.sip, calls, phone, caller_of, lambda: engine.status.ready, placed)
 
 
 def _filled(agent: Agent, message: str, values: Mapping[str, str]) -> Agent:

@@ -77,9 +77,9 @@ def add_calls_api(app: FastAPI, placing: Placing | None, api_key: str, read: Rea
         if len(key) > MAX_KEY:
             raise NotCallable("bad_header", f"Idempotency-Key has more than {MAX_KEY} characters.")
         wanted = await read(request, CallRequest)
-        call_id = by.place(Asked(wanted.to, wanted.agent, wanted.headers, wanted.variables), key)
-        response.headers["Location"] = f"/api/calls/{call_id}"
-        return _told(by, call_id)
+        told = await by.place(Asked(wanted.to, wanted.agent, wanted.headers, wanted.variables), key)
+        response.headers["Location"] = f"/api/calls/{told['id']}"
+        return told
 
     @app.get("/api/calls/{call_id}")
     async def tell(request: Request, call_id: str) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class Call:
         record: what was said before, and where what is said now is kept; its end is the call's.
         timbres: where voices come from that the engine does not have.
         favourite: what is remembered of the caller beyond the call, if it is to be.
+        page: whether a page is at the other end, to be told in RTVI's messages what happens.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Call:
         transfer: Transfer | None = None,
         timbres: Timbres = no_timbre,
         favourite: Favourite | None = None,
+        page: bool = True,
     ) -> None:
         """See the class."""
         self._record = record or CallRecord()
@@ -123,6 +125,7 @@ class Call:
             Pipeline([transport.input(), self._stage, transport.output(), PlaybackTap(self._stage.dialogue)]),
             params=PipelineParams(audio_in_sample_rate=INPUT_RATE, audio_out_sample_rate=OUTPUT_RATE),
             conversation_id=self.call_id,
+            enable_rtvi=page,  # its observer looks at every frame of the call
             enable_turn_tracking=False,  # the turns are the stage's
             idle_timeout_secs=None,  # the watch below knows better what idle means
         )

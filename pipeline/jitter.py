@@ -18,9 +18,9 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtpPacket
 
+from pipeline.concealment import stand_ins
+
 REORDER_PACKETS = 2  # later packets that may overtake one before it is given up: 40 ms
-CONCEAL_PACKETS = 10  # of a longer hole only 200 ms are filled; the rest is cut from the call's clock
-REPEATS = 2  # a vowel bears 40 ms of repetition; after that, silence
 RESTART_GAP = 1000  # packets; a jump this wide is a new stream, not a hole (20 s)
 SEQUENCE = 1 << 16  # RFC 3550: sequence numbers are 16 bits
 TIMESTAMP = 1 << 32  # and timestamps 32
@@ -97,17 +97,14 @@ class AudioJitterBuffer:
         """Stand-ins for what is missing before the first packet that waits."""
         assert self._expected is not None
         missing = min((number - self._expected) % SEQUENCE for number in self._waiting)
-        filled = min(missing, CONCEAL_PACKETS)
+        pieces = stand_ins(self._last, self._silence, missing)
         self._expected = (self._expected + missing) % SEQUENCE
         self._unbroken = False
-        self.concealed += filled
-        step = self._step
+        self.concealed += len(pieces)
+        first = missing - len(pieces) + 1  # of a longer hole the end is filled
         return [
-            JitterFrame(
-                self._last if i < REPEATS else self._silence,
-                (self._last_timestamp + (missing - filled + i + 1) * step) % TIMESTAMP,
-            )
-            for i in range(filled)
+            JitterFrame(piece, (self._last_timestamp + (first + i) * self._step) % TIMESTAMP)
+            for i, piece in enumerate(pieces)
         ]
 
 

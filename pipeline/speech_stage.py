@@ -108,14 +108,14 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Take the caller's audio; let everything else through."""
-        await super().process_frame(frame, direction)
-        if isinstance(frame, InputAudioRawFrame):
+        if isinstance(frame, InputAudioRawFrame):  # before pipecat looks at it, which it has no use for
             if frame.sample_rate != INPUT_RATE or frame.num_channels != 1:
                 raise ValueError(
                     f"caller audio is {frame.sample_rate} Hz x {frame.num_channels}, not 16 kHz mono"
                 )
             await self.dialogue.caller_audio(frame.audio)
             return
+        await super().process_frame(frame, direction)
         if isinstance(frame, InputDTMFFrame):
             await self.dialogue.key_pressed(frame.button.value)
         if isinstance(frame, RTVIClientMessageFrame) and frame.type == "set-voice":

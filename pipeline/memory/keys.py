@@ -7,6 +7,7 @@
     parley:{TENANT}:lease:ID        string  the process that has the call on the line; expires soon after it
     parley:{TENANT}:forgotten:ID    string  it was erased: whoever still knows of it writes no more
     parley:{TENANT}:caller:HASH     hash    what is remembered of a caller, see below
+    parley:{TENANT}:placed:HASH     hash    the call that was placed for an idempotency key, see below
     parley:{TENANT}:voice:NAME      hash    a voice of the library, see below
     parley:{TENANT}:voice-set-aside:NAME    what was found in its place once and could not be read
     parley:{TENANT}:voices          hash    by name the hash of each voice's file, empty if it was removed;
@@ -38,6 +39,13 @@ A caller is known by a hash of their SIP URI (``pipeline.memory.callers``)::
     caller          their URI
     voice AGENT     the voice they chose when they last spoke with that agent
 
+An idempotency key is known by its hash, for a day (``pipeline.memory.placed``)::
+
+    schema          the version of this, ``PLACED_SCHEMA``
+    request         SHA-256 of what was asked for, in hex
+    call            the id of the call
+    at              when it was placed: ISO 8601, UTC
+
 A voice is written once, whole, and then only read, by one command::
 
     schema          the version of this, ``VOICE_SCHEMA``
@@ -54,6 +62,7 @@ import re
 SCHEMA = 1  # to be raised when an older or newer Parley would misread what this one writes
 VOICE_SCHEMA = 1  # likewise
 CALLER_SCHEMA = 1  # likewise
+PLACED_SCHEMA = 1  # likewise
 
 ALL_LEASES = "parley:{*}:lease:*"  # of all tenants, as Redis's patterns go
 
@@ -109,6 +118,10 @@ class Keys:
     def caller(self, known_as: str) -> bytes:
         """The hash of a caller."""
         return self._key("caller", known_as)
+
+    def placed(self, known_as: str) -> bytes:
+        """The hash of an idempotency key."""
+        return self._key("placed", known_as)
 
     @property
     def callers(self) -> str:

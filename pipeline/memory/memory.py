@@ -17,6 +17,7 @@ from pipeline.memory.callers import CallerStore
 from pipeline.memory.client import READ_ALL_S, MemoryUnavailable, asking, connect
 from pipeline.memory.keys import Keys
 from pipeline.memory.masters import let_go
+from pipeline.memory.placed import PlacedStore
 from pipeline.memory.stored import NewerSchema, Remembered, Unreadable, unpack
 from pipeline.memory.voices import VoiceStore
 from pipeline.memory.writing import RELEASE, Writer
@@ -93,6 +94,7 @@ class Memory:
         self._redis = connect(url, self._keys)
         self.voices = VoiceStore(self._redis, self._keys)
         self.callers = CallerStore(self._redis, self._keys, keep_s)
+        self.placed = PlacedStore(self._redis, self._keys)
         self._keep_s = keep_s
         self._process = uuid.uuid4().hex
         self._writer = Writer(self._redis, self._keys, self._process, keep_s)

@@ -74,7 +74,7 @@ class Leg:
 
     def answer(self) -> None: ...
 
-    def reject(self) -> None: ...
+    def reject(self, status: int = 486, retry_after_s: int = 10) -> None: ...
 
     def hang_up(self) -> None:
         self.hung_up = True
@@ -225,6 +225,24 @@ async def test_when_nobody_waits_any_more_the_human_is_let_go(how: str) -> None:
             await scene.going
     assert scene.human.hung_up
     assert scene.calls[0].over.is_set()
+
+
+async def test_who_has_just_taken_the_caller_is_let_go_when_the_call_ends_in_that_moment() -> None:
+    scene = Scene()
+    (await scene.asked())("1")
+    asking = next(task for task in asyncio.all_tasks() if "_ask" in str(task.get_coro()))
+    while not asking.done():  # noqa: ASYNC110 - turn by turn is the point
+        await asyncio.sleep(0)
+    assert not scene.going.done()
+    scene.going.cancel()
+    with suppress(asyncio.CancelledError):
+        await scene.going
+    bots = Consultation("")
+    bots.over.set()
+    call = PhoneCall(bots, scene.leg, scene.warm)
+    await call.end("failed")
+    await asyncio.wait_for(call.run(), 5)
+    assert scene.human.hung_up
 
 
 @pytest.mark.parametrize("ends", ["the caller", "an operator"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.ingress.sip.messages import HEARD_BYTES
 from bot.ingress.sip.pacing import BURST, FRAME_S, LATE_S, SILENCE, Intake, Outbox
+from pipeline.concealment import LONGEST, REPEATS
 
 NOISE = bytes(range(256)) * 5
 
@@ -23,11 +27,95 @@ def test_a_line_that_falls_silent_gives_silence_in_real_time() -> None:
     assert intake.take(b"", 1.0 + LATE_S - 0.001) == b""  # late, not silent
     silent = sum(len(intake.take(b"", 1.0 + LATE_S + tick / 100)) for tick in range(101))
     assert silent // HEARD_BYTES in (50, 51)  # of one second
-    assert intake.take(NOISE[:HEARD_BYTES], 2.2) == NOISE[:HEARD_BYTES]
+    rest = SILENCE * (59 - silent // HEARD_BYTES)
+    assert intake.take(NOISE[:HEARD_BYTES], 2.2) == rest + NOISE[:HEARD_BYTES]  # it is 1.2 s in all
 
 
 def test_after_standing_still_there_is_no_flood() -> None:
     assert Intake(0.0).take(b"", 3600.0) == SILENCE * BURST
+
+
+def frame(number: int) -> bytes:
+    return number.to_bytes(2, "little") * (HEARD_BYTES // 2)
+
+
+def heard(arrivals: list[tuple[float, int]], intake: Intake) -> list[bytes]:
+    """What a line gives that is polled every 10 ms, when these frames come: at a time, and which."""
+    given = b""
+    waiting = sorted(arrivals)
+    for tick in range(round((waiting[-1][0] + FRAME_S) * 100)):
+        now = tick / 100
+        ready = [number for at, number in waiting if at <= now]
+        waiting = waiting[len(ready) :]
+        given += intake.take(b"".join(frame(number) for number in ready), now)
+    return [given[at : at + HEARD_BYTES] for at in range(0, len(given), HEARD_BYTES)]
+
+
+def on_time(numbers: Iterable[int], phase: float = 0.003) -> list[tuple[float, int]]:
+    return [(FRAME_S * number + phase, number) for number in numbers]
+
+
+def test_lost_frames_are_stood_in_for() -> None:
+    """A short hole bears repetition, the rest of a longer one is silence; nothing is shifted by it."""
+    intake, lost = Intake(0.0), {20, 30, 31, 40, 41, 42}
+    given = heard(on_time(number for number in range(1, 60) if number not in lost), intake)
+    before = {20: 19, 30: 29, 31: 29, 40: 39, 41: 39}
+    assert given == [
+        SILENCE if number == 42 else frame(before.get(number, number)) for number in range(1, 60)
+    ]
+    assert intake.concealed == len(lost)
+
+
+def test_a_line_that_loses_nothing_conceals_nothing() -> None:
+    """Neither for a clock that runs off by 200 ppm, nor for frames that are a little late."""
+    intake, dice = Intake(0.0), random.Random(1)
+    arrivals = [(FRAME_S * 0.9998 * number + dice.uniform(0, 0.002), number) for number in range(1, 3000)]
+    assert heard(arrivals, intake) == [frame(number) for number in range(1, 3000)]
+    assert intake.concealed == 0
+
+
+def test_a_worker_that_stood_still_finds_all_that_came() -> None:
+    intake = Intake(0.0)
+    heard(on_time(range(1, 10)), intake)
+    burst = b"".join(map(frame, range(10, 14)))
+    assert intake.take(burst, 13 * FRAME_S + 0.005) == burst
+
+
+def test_what_was_late_only_is_given_back_at_the_next_hole() -> None:
+    """A frame that comes after its stand-in is heard all the same; the call's clock runs no farther ahead."""
+    intake = Intake(0.0)
+    frames = {number: at for at, number in on_time(range(1, 60))}
+    frames[20] += 0.03
+    frames[21] += 0.03
+    del frames[22]
+    given = heard([(at, number) for number, at in frames.items()], intake)
+    assert given == [frame(n) for n in [*range(1, 20), 19, 20, 21, *range(23, 60)]]
+    assert intake.concealed == 1
+
+
+def test_a_pause_of_the_sender_is_silence_of_its_length() -> None:
+    """Silence suppression (RFC 3389) is not loss."""
+    intake = Intake(0.0)
+    given = heard(on_time([*range(1, 20), *range(50, 60)]), intake)
+    assert given == [*map(frame, range(1, 20)), *[SILENCE] * 30, *map(frame, range(50, 60))]
+    assert intake.concealed == 0
+
+
+def test_of_a_long_standstill_only_a_part_is_made_up_for() -> None:
+    intake = Intake(0.0)
+    intake.take(frame(1), 0.0)
+    rest = (frame(1) * REPEATS).ljust(LONGEST * HEARD_BYTES, b"\0")
+    assert intake.take(frame(2), 3600.0) == rest + frame(2)
+    assert intake.take(frame(3), 3600.02) == frame(3)
+
+
+@given(st.sets(st.integers(1, 150)), st.floats(0, 0.019))
+def test_whatever_is_lost_the_clock_of_the_call_is_the_line_s(lost: set[int], phase: float) -> None:
+    kept = [number for number in range(200) if number not in lost]
+    given = heard(on_time(kept, phase), Intake(0.0))
+    assert abs(len(given) - 200) <= 1
+    stood_in = {frame(number) for number in kept} | {SILENCE}
+    assert set(given) <= stood_in
 
 
 def test_music_on_hold_is_not_heard_and_time_goes_on() -> None:

@@ -15,7 +15,10 @@ from bot.ingress.sip.leg import LegError
 from bot.ingress.sip.phone import WorkerLeg
 from bot.ingress.sip.placing import KEPT_S, Asked, OtherRequest, Placing, TooMany
 from bot.ingress.sip.settings import SipSettings
+from bot.remembering import NOWHERE
+from pipeline.memory import Memory
 from tests.bot.scripted_leg import FarEnd, SilentCaller, eventually
+from tests.pipeline.memory.redis_server import drop, running_redis
 
 ALICE = Asked("sip:alice@pbx.example", "test")
 
@@ -28,24 +31,25 @@ class ScriptedPhone:
         self.dialled: list[tuple[str, dict[str, str]]] = []
         self.far: list[FarEnd] = []
 
-    def dial(self, uri: str, headers: Mapping[str, str], *, early: bool) -> WorkerLeg:
+    def dial(self, uri: str, headers: Mapping[str, str], *, early: bool, call_id: str) -> WorkerLeg:
         if self.fault:
             raise LegError(self.fault)
         assert early
         self.dialled.append((uri, dict(headers)))
-        self.far.append(FarEnd(f"call-{len(self.far)}"))
+        self.far.append(FarEnd(call_id))
         return self.far[-1].leg
 
 
 class Desk:
-    """A ``Placing`` and all it works with."""
+    """A ``Placing`` and all it works with; ``redis``: of the requests' memory, for whom there is one."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, redis: str = NOWHERE, **settings: Any) -> None:
         self.now = 0.0
         self.ready = True
         self.calls = Calls(3)
         self.phone = ScriptedPhone()
         self.agent = SilentCaller()
+        self.memory = Memory(redis)
         allowed: dict[str, Any] = {
             "listen": "127.0.0.1:5060",
             "destinations": "*@pbx.example",
@@ -57,8 +61,13 @@ class Desk:
             self.phone,  # type: ignore[arg-type]  # all of a phone that placing uses
             self._caller,
             lambda: self.ready,
+            self.memory.placed,
             lambda: self.now,
         )
+
+    async def place(self, asked: Asked, key: str = "") -> str:
+        told = await self.placing.place(asked, key)
+        return str(told["id"])
 
     def _caller(self, name: str, values: Mapping[str, str]) -> SilentCaller:
         if name != "test":
@@ -76,18 +85,19 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(**settings: Any) -> AsyncIterator[Desk]:
-    made = Desk(**settings)
+async def desk(redis: str = NOWHERE, **settings: Any) -> AsyncIterator[Desk]:
+    made = Desk(redis, **settings)
     try:
         yield made
     finally:
         await made.calls.drain(5)
+        await drop(made.memory)
         assert made.calls.taken == 0
 
 
 async def test_a_call_is_told_of_from_its_ring_to_its_end() -> None:
     async with desk() as here:
-        call_id = here.placing.place(Asked(ALICE.to, "test", {"X-Order": "7"}))
+        call_id = await here.place(Asked(ALICE.to, "test", {"X-Order": "7"}))
         assert here.phone.dialled == [("sip:alice@pbx.example", {"X-Order": "7"})]
         assert (here.told(call_id)["state"], here.calls.taken) == ("dialing", 1)
         far = here.phone.far[0]
@@ -123,7 +133,7 @@ async def test_what_nothing_allows_is_refused_and_costs_nothing(
 ) -> None:
     async with desk(**settings) as here:
         with pytest.raises(NotCallable) as refused:
-            here.placing.place(asked)
+            await here.place(asked)
         assert (refused.value.code, here.calls.taken, here.phone.dialled) == (code, 0, [])
 
 
@@ -131,7 +141,7 @@ async def test_an_agent_calls_only_those_of_its_own_list() -> None:
     async with desk() as here:
         here.agent.may_call = ()
         with pytest.raises(NotCallable, match="may_call of the agent test") as refused:
-            here.placing.place(ALICE)
+            await here.place(ALICE)
         assert refused.value.code == "destination"
 
 
@@ -139,7 +149,7 @@ async def test_by_tcp_and_by_name_answers_come_in_wherever_they_are_from() -> No
     networks = {"listen": "192.0.2.1:5060", "trusted": "192.0.2.0/24", "destinations": "*@*"}
     async with desk(**networks) as here:
         for to in ("a@203.0.113.1;transport=tcp", "a@pbx.example", "a@192.0.2.7"):
-            here.placing.place(Asked(to, "test"))
+            await here.place(Asked(to, "test"))
 
 
 async def test_the_registrar_is_heard_without_being_trusted() -> None:
@@ -150,23 +160,23 @@ async def test_the_registrar_is_heard_without_being_trusted() -> None:
         "destinations": "*@*",
     }
     async with desk(**with_pbx) as here:
-        here.placing.place(Asked("1000@203.0.113.1", "test"))
+        await here.place(Asked("1000@203.0.113.1", "test"))
         with pytest.raises(NotCallable):
-            here.placing.place(Asked("1000@203.0.113.2", "test"))
+            await here.place(Asked("1000@203.0.113.2", "test"))
 
 
 async def test_there_is_an_end_to_how_many_are_placed_at_once_in_a_minute_and_to_one() -> None:
     async with desk(max_placed=1, calls_a_minute=3, calls_a_destination=2) as here:
 
         async def call(to: str) -> None:
-            call_id = here.placing.place(Asked(f"{to}@pbx.example", "test"))
+            call_id = await here.place(Asked(f"{to}@pbx.example", "test"))
             here.phone.far[-1].refuses("486 Busy Here")
             await here.over(call_id)
             assert here.told(call_id)["reason"] == "refused:486"
 
-        going_on = here.placing.place(Asked("bob@pbx.example", "test"))
+        going_on = await here.place(Asked("bob@pbx.example", "test"))
         with pytest.raises(TooMany) as refused:
-            here.placing.place(ALICE)
+            await here.place(ALICE)
         assert refused.value.code == "too_many_placed"
         assert await here.placing.hang_up(going_on)
         await here.over(going_on)
@@ -174,11 +184,11 @@ async def test_there_is_an_end_to_how_many_are_placed_at_once_in_a_minute_and_to
         await call("alice")
         await call("alice")
         with pytest.raises(TooMany, match="in the last minute") as refused:
-            here.placing.place(Asked("carol@pbx.example", "test"))
+            await here.place(Asked("carol@pbx.example", "test"))
         assert (refused.value.code, refused.value.retry_s) == ("rate", 60)
         here.now = 61.0
         with pytest.raises(TooMany, match="was called 2 times") as refused:
-            here.placing.place(ALICE)
+            await here.place(ALICE)
         assert (refused.value.code, refused.value.retry_s) == ("destination_rate", 3539)
         await call("carol")
 
@@ -187,16 +197,16 @@ async def test_others_calls_count_too_and_a_phone_or_engine_that_is_not_there_is
     async with desk() as here:
         here.ready = False
         with pytest.raises(Refused, match="speech model"):
-            here.placing.place(ALICE)
+            await here.place(ALICE)
         here.ready = True
         here.phone.fault = "The phone is being started."
         with pytest.raises(Refused, match="The phone is being started") as refused:
-            here.placing.place(ALICE)
+            await here.place(ALICE)
         assert (refused.value.code, here.calls.taken) == ("phone_not_ready", 0)
         here.phone.fault = ""
         callers = [here.calls.admit() for _ in range(3)]
         with pytest.raises(Refused) as refused:
-            here.placing.place(ALICE)
+            await here.place(ALICE)
         assert refused.value.code == "full"
         for place in callers:
             place.release()
@@ -204,30 +214,59 @@ async def test_others_calls_count_too_and_a_phone_or_engine_that_is_not_there_is
 
 async def test_a_request_sent_again_rings_nobody_twice() -> None:
     async with desk(calls_a_minute=1) as here:
-        call_id = here.placing.place(ALICE, "key")
-        assert here.placing.place(Asked("sip:alice@pbx.example", "test"), "key") == call_id
+        call_id = await here.place(ALICE, "key")
+        assert await here.place(Asked("sip:alice@pbx.example", "test"), "key") == call_id
         with pytest.raises(OtherRequest):
-            here.placing.place(Asked("sip:bob@pbx.example", "test"), "key")
+            await here.place(Asked("sip:bob@pbx.example", "test"), "key")
         with pytest.raises(TooMany):
-            here.placing.place(ALICE, "another key")
+            await here.place(ALICE, "another key")
+        assert len(here.phone.dialled) == 1
+
+
+async def test_a_parley_that_was_started_again_rings_nobody_twice() -> None:
+    """Nor does another that shares the Redis; both tell of the call that was placed."""
+    async with running_redis() as redis:
+        async with desk(redis.url) as before:
+            first = await before.placing.place(ALICE, "key")
+        async with desk(redis.url) as after:
+            told = await after.placing.place(Asked(ALICE.to, "test", {}), "key")
+            same = {name: told[name] for name in ("id", "to", "agent", "state")}
+            assert same == {"id": first["id"], "to": ALICE.to, "agent": "test", "state": "unknown"}
+            assert told["placed_at"] <= first["placed_at"]
+            with pytest.raises(OtherRequest):
+                await after.place(Asked(ALICE.to, "test", {"X-Order": "7"}), "key")
+            assert not after.phone.dialled
+            assert await after.place(ALICE, "another key") != first["id"]
+            assert len(after.phone.dialled) == 1
+        assert not any("alice" in key or "another" in key for key in await redis.keys())
+
+
+async def test_a_request_that_was_refused_may_be_sent_again() -> None:
+    async with running_redis() as redis, desk(redis.url) as here:
+        here.phone.fault = "The phone is being started."
+        with pytest.raises(Refused):
+            await here.place(ALICE, "key")
+        here.phone.fault = ""
+        first, second = await asyncio.gather(here.place(ALICE, "key"), here.place(ALICE, "key"))
+        assert first == second == here.phone.far[0].leg.call_id
         assert len(here.phone.dialled) == 1
 
 
 async def test_what_is_over_for_long_is_forgotten_and_its_key_with_it() -> None:
     async with desk() as here:
-        first, second = here.placing.place(ALICE, "key"), here.placing.place(ALICE)
+        first, second = await here.place(ALICE, "key"), await here.place(ALICE)
         here.phone.far[0].refuses("603 Decline")
         await here.over(first)
         here.now = KEPT_S + 1
         assert here.placing.told(first) is None
         assert not await here.placing.hang_up(first)
         assert here.told(second)["state"] == "dialing"  # goes on, however old
-        assert here.placing.place(ALICE, "key") not in (first, second)
+        assert await here.place(ALICE, "key") not in (first, second)
 
 
 async def test_when_parley_stops_calls_that_still_ring_are_given_up() -> None:
     async with desk() as here:
-        call_id = here.placing.place(ALICE)
+        call_id = await here.place(ALICE)
         await asyncio.sleep(0)
         await here.calls.drain(5)
         assert here.told(call_id)["reason"] == "stopping"

@@ -24,6 +24,7 @@ class RawCall:
         self.sound = sound
         self.there = (line.server[0], int(_found(r"m=audio (\d+)", answer)))  # where our RTP goes
         self.answer = answer
+        self.call_id = invited["Call_ID"]
         self.via = _found(r"(?im)^Via: (.*?)\r?$", answer)
         self._line = line
         self._invited = invited

@@ -96,7 +96,7 @@ class SipIngress:
             place = self._calls.admit()
         except Refused as refused:
             logger.info("phone: {} is refused: {}", leg.peer, refused)
-            leg.reject()
+            leg.reject(486 if refused.code == "full" else 503, refused.retry_s)
             return
         caller = _Caller(leg, self._make_call, self._ring_s)
         self._calls.start(place, leg.call_id, caller.run, caller.end)

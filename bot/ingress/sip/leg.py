@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from bot.ingress.sip.messages import Closed, Digit, Established, Heard, Held, Quality, Ringing
 
@@ -53,8 +53,8 @@ class SipLeg(Protocol):
     def answer(self) -> None:
         """Accept: 200. ``Established`` follows."""
 
-    def reject(self) -> None:
-        """Refuse: 486."""
+    def reject(self, status: Literal[486, 503] = 486, retry_after_s: int = 10) -> None:
+        """Refuse: busy, or not for now; and when it is worth trying again."""
 
     def hang_up(self) -> None:
         """End it, in whatever state it is; harmless when it is over."""

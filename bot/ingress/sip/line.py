@@ -35,6 +35,11 @@ class Line:
         self._ear: Resampler | None = None
         self._mouth: Resampler | None = None
 
+    @property
+    def concealed(self) -> int:
+        """Frames of 20 ms so far that stand in for lost ones."""
+        return self._intake.concealed
+
     def held(self, on: bool) -> None:
         """The far end holds us: what it plays meanwhile is for nobody."""
         self._intake.held = on

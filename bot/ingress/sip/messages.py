@@ -8,6 +8,7 @@ s16le, so that neither end of the pipeline resamples.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -65,9 +66,11 @@ class Answer(msgspec.Struct, tag="answer", frozen=True):
 
 
 class Reject(msgspec.Struct, tag="reject", frozen=True):
-    """Refuse an incoming call: 486."""
+    """Refuse an incoming call: busy (486) or not for now (503), and when it is worth trying again."""
 
     call: str
+    status: Literal[486, 503] = 486
+    retry_after_s: int = 10
 
 
 class HangUp(msgspec.Struct, tag="hang_up", frozen=True):
@@ -195,6 +198,7 @@ class Quality(msgspec.Struct, frozen=True):
     received_packets: int = 0
     lost_packets: int = 0  # of the far end's
     jitter_ms: float = 0.0
+    concealed_frames: int = 0  # 20 ms each that stand in for lost ones, or for ones that came too late
     late_packets: int = 0  # came after their place in the jitter buffer was played
     buffer_ms: int = 0  # what the jitter buffer adds
     mos: float = 0.0  # an estimate (ITU-T G.107, simplified)

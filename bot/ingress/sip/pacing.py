@@ -3,6 +3,9 @@
 The stack's buffers are polled. What comes from the line is cut into 20 ms frames, and a line that falls
 silent without a word (a phone that suppresses silence, a hold) still gives silence, since the turns of a
 call are counted in samples. What goes to the line is given back when the line has really sent it.
+
+The stack decodes each packet when its time to be played has come and leaves a lost one out, so a hole shows
+in the clock alone: what follows comes as much later as was lost before it.
 """
 
 from __future__ import annotations
@@ -10,37 +13,69 @@ from __future__ import annotations
 from collections import deque
 
 from bot.ingress.sip.messages import FRAME_MS, HEARD_BYTES
+from pipeline.concealment import LONGEST, stand_ins
 
 FRAME_S = FRAME_MS / 1000
 LATE_S = 0.1  # without any audio for so long, the line is silent rather than late
-BURST = 10  # frames of silence at once at most: a worker that stood still does not make up for it
+BURST = LONGEST  # frames of silence at once at most: a worker that stood still does not make up for it
 SILENCE = bytes(HEARD_BYTES)
+# A lost frame makes the next one 20 ms later than the earliest come, polling every 10 ms any frame up to 10.
+LOST_S = 0.015
+# The pace that frames are measured by follows the earliest: quickly, so that a sender that is put through
+# anew sets it within half a second, and a sender with a faster clock always; to the late ones slowly.
+EARLIER_S = 0.001  # a reading at most
+LATER_S = 0.0001
 
 
 class Intake:
-    """What the far end says, at 16 kHz."""
+    """What the far end says, at 16 kHz, with stand-ins for what was lost on the way."""
 
     def __init__(self, now: float) -> None:
         """``now``: seconds, monotonic."""
         self.held = False  # then it is silence whatever comes: music is not for the bot
+        self.concealed = 0  # frames
         self._rest = b""
+        self._last = SILENCE  # frame given
+        self._due: float | None = None  # when what was read last should have come; None: nobody knows yet
         self._silent_at = now + LATE_S
 
     def take(self, pcm: bytes, now: float) -> bytes:
         """Whole frames out of ``pcm`` and what was left over; silence if there has been nothing for long."""
         if pcm and not self.held:
-            self._rest += pcm
+            self._silent_at = now + LATE_S
+            lost = self._lost(len(pcm) / HEARD_BYTES * FRAME_S, now)
+            if self._last is not SILENCE:
+                self.concealed += len(lost)
+            self._rest += b"".join(lost) + pcm
             whole = len(self._rest) // HEARD_BYTES * HEARD_BYTES
             frames, self._rest = self._rest[:whole], self._rest[whole:]
-            self._silent_at = now + LATE_S
+            self._last = frames[-HEARD_BYTES:] or self._last
             return frames
+        return self._silence(now, heard=bool(pcm))
+
+    def _lost(self, lasts: float, now: float) -> list[bytes]:
+        """For what should have come before audio that ``lasts`` so many seconds and is read ``now``."""
+        due = now if self._due is None else self._due + lasts
+        late = now - due
+        missing = int((late + FRAME_S - LOST_S) / FRAME_S) if late > 0 else 0
+        lost = stand_ins(self._last, SILENCE, missing)
+        due = now if missing > LONGEST else due + missing * FRAME_S
+        self._due = due + max(-EARLIER_S, min(LATER_S, now - due))
+        return lost
+
+    def _silence(self, now: float, heard: bool) -> bytes:
         count = 0
         while self._silent_at <= now:
             self._silent_at += FRAME_S
             count += 1
-        if self.held and pcm:
-            self._rest = b""
-        return SILENCE * min(count, BURST)
+        count = min(count, BURST)
+        if count:
+            self._last = SILENCE
+        if self._due is not None:
+            self._due += count * FRAME_S
+        if self.held and heard:
+            self._rest, self._due = b"", None
+        return SILENCE * count
 
 
 class Outbox:

@@ -9,13 +9,14 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
+from typing import Literal
 
 import msgspec
 from loguru import logger
 
 from bot.child_process import die_with_parent, ending, stop
 from bot.ingress.sip import messages as m
+from bot.ingress.sip.gathering import Gathering
 from bot.ingress.sip.leg import LegEnd, LegError, LegEvent
 
 FIRST_PAUSE_S = 0.2  # before the first restart; doubled at each one that follows soon
@@ -95,9 +96,9 @@ class WorkerLeg:
         if self._incoming and not self._end.done():
             self._send(m.Answer(self.call_id))
 
-    def reject(self) -> None:
+    def reject(self, status: Literal[486, 503] = 486, retry_after_s: int = 10) -> None:
         """``SipLeg``."""
-        self._send(m.Reject(self.call_id))
+        self._send(m.Reject(self.call_id, status, retry_after_s))
 
     def hang_up(self) -> None:
         """``SipLeg``."""
@@ -204,16 +205,18 @@ class Phone:
         self._on_incoming = on_incoming
         self._log_level = log_level
         self._legs: dict[str, WorkerLeg] = {}
-        self._writer: asyncio.StreamWriter | None = None
+        self._worker: Gathering | None = None
 
-    def dial(self, uri: str, headers: Mapping[str, str] | None = None, *, early: bool = False) -> WorkerLeg:
+    def dial(
+        self, uri: str, headers: Mapping[str, str] | None = None, *, early: bool = False, call_id: str = ""
+    ) -> WorkerLeg:
         """Call ``uri``, with ``headers`` in the INVITE; ``early``: and hear what comes before the answer.
 
-        Raises ``LegError`` while there is no worker.
+        ``call_id``: made up if empty. Raises ``LegError`` while there is no worker.
         """
         if self.listening is None:
             raise LegError(self.reason)
-        leg = self._leg(uuid.uuid4().hex, None)
+        leg = self._leg(call_id or uuid.uuid4().hex, None)
         leg.peer = leg.called = uri
         self._send(m.Dial(leg.call_id, uri, dict(headers or {}), early))
         return leg
@@ -249,14 +252,14 @@ class Phone:
         writer = None
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours)
-            self._writer = writer
+            self._worker = Gathering(writer)
             self._send(self._configure)
             await self._listen(reader)
             await asyncio.wait({ended}, timeout=1.0)
             return ended.result() if ended.done() else None
         finally:
             self._now(None, self.reason if self.listening is None else "The phone is being started again.")
-            self._writer = self.pid = self.registered = None
+            self._worker = self.pid = self.registered = None
             for leg in list(self._legs.values()):
                 leg.lost()
             self._legs.clear()
@@ -318,6 +321,5 @@ class Phone:
 
     def _send(self, message: m.ToWorker) -> None:
         """Never waits. To a worker that is gone, nothing: its legs are about to be told."""
-        if self._writer is not None:
-            with suppress(ConnectionError):
-                self._writer.write(m.encode(message))
+        if self._worker is not None:
+            self._worker.say(message)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +26,8 @@ from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.settings import SipSettings
 from bot.settings import variable
 from pipeline.call import STOPPING
+from pipeline.memory import MemoryUnavailable
+from pipeline.memory.placed import Claim, PlacedStore, hashed
 
 KEPT_S = 24 * 3600.0  # for which a call that is over is still told of, and a repeated request is one
 KEPT = 10_000  # ... and how many at most, about 1 kB each
@@ -53,6 +58,13 @@ class Asked:
     headers: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """The same for the same request, in whatever order its fields came."""
+        return hashed(
+            json.dumps([self.to, self.agent, dict(self.headers), dict(self.variables)], sort_keys=True)
+        )
+
 
 class TooMany(Refused):
     """More calls than the limits allow."""
@@ -81,45 +93,76 @@ class Placing:
         phone: Phone,
         caller_of: CallerOf,
         ready: Callable[[], bool],
+        placed: PlacedStore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``calls`` counts these among all; ``ready``: whether the engine could take a call now."""
+        """``calls`` counts these among all; ``ready``: whether the engine could take a call now.
+
+        ``placed`` knows the requests that had an idempotency key, of this process and of others.
+        """
         self._settings = settings
         self._calls = calls
         self._phone = phone
         self._caller_of = caller_of
         self._ready = ready
+        self._placed = placed
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._by_key: dict[str, str] = {}
+        self._claims: dict[str, Claim] = {}  # by idempotency key
+        self._one_key_at_a_time = asyncio.Lock()
         self._a_minute = Rate(settings.calls_a_minute, 60.0)
         self._a_destination = Rate(settings.calls_a_destination, 3600.0)
 
-    def place(self, asked: Asked, key: str = "") -> str:
-        """Call, and return at once: the call's id. With a ``key`` seen before, the id of that call.
+    async def place(self, asked: Asked, key: str = "") -> dict[str, Any]:
+        """Call, and return at once what is ``told`` of the call. With a ``key`` seen before, of that call.
 
         Raises ``NotCallable``, ``OtherRequest``, ``TooMany`` and ``Refused``.
         """
         self._forget()
-        if key in self._by_key:
-            call_id = self._by_key[key]
-            if self._entries[call_id].asked != asked:
+        call_id = uuid.uuid4().hex
+        if not key:
+            self._dial(asked, call_id)
+            return self._told(call_id)
+        async with self._one_key_at_a_time:
+            claim = self._claims.get(key) or await self._claim(key, Claim(asked.digest, call_id, _wall()))
+            if claim.request != asked.digest:
                 raise OtherRequest
-            return call_id
+            if claim.call_id == call_id:
+                try:
+                    self._dial(asked, call_id)
+                except Exception:
+                    await self._give_up(key, call_id)
+                    raise
+                self._claims[key] = claim
+        return self.told(claim.call_id) or _elsewhere(asked, claim)
+
+    async def _claim(self, key: str, wanted: Claim) -> Claim:
+        try:
+            return await self._placed.claim(key, wanted, KEPT_S)
+        except MemoryUnavailable as error:
+            logger.warning("{}: placed without asking whether it was before: {}", wanted.call_id, error)
+            return wanted
+
+    async def _give_up(self, key: str, call_id: str) -> None:
+        try:
+            await self._placed.give_up(key, call_id)
+        except MemoryUnavailable as error:
+            logger.warning("{}: was not placed, but its idempotency key is used up: {}", call_id, error)
+
+    def _dial(self, asked: Asked, call_id: str) -> None:
         caller, to = self._allowed(asked)
         self._check_room(to)
         if not self._ready():
             raise Refused("engine_not_ready", "The speech model is not ready.", retry_s=2)
         place = self._calls.admit()
         try:
-            leg = self._phone.dial(to.uri, asked.headers, early=True)
+            leg = self._phone.dial(to.uri, asked.headers, early=True, call_id=call_id)
         except LegError as error:
             place.release()
             raise Refused("phone_not_ready", str(error), retry_s=2) from None
         now = self._clock()
         self._a_minute.count("", now)
         self._a_destination.count(to.address, now)
-        call_id = leg.call_id
 
         def tell(state: State) -> None:
             entry.times[state] = _wall()
@@ -127,21 +170,19 @@ class Placing:
 
         call = PlacedCall(leg, caller, tell)
         entry = self._entries[call_id] = _Entry(asked, to.uri, call, now, {"dialing": _wall()})
-        if key:
-            self._by_key[key] = call_id
 
         async def run() -> None:
             await call.run()
 
         self._calls.start(place, call_id, run, lambda: call.end(STOPPING))
-        return call_id
 
     def told(self, call_id: str) -> dict[str, Any] | None:
         """What has become of a call; None: there is none of that id."""
         self._forget()
-        entry = self._entries.get(call_id)
-        if entry is None:
-            return None
+        return self._told(call_id) if call_id in self._entries else None
+
+    def _told(self, call_id: str) -> dict[str, Any]:
+        entry = self._entries[call_id]
         call, times = entry.call, entry.times
         return {
             "id": call_id,
@@ -209,7 +250,7 @@ class Placing:
                 break
             if entry.call.state == "ended":
                 del self._entries[call_id]
-                self._by_key = {key: kept for key, kept in self._by_key.items() if kept != call_id}
+                self._claims = {key: one for key, one in self._claims.items() if one.call_id != call_id}
 
 
 def _heard(host: str, networks: list[str]) -> bool:
@@ -219,6 +260,22 @@ def _heard(host: str, networks: list[str]) -> bool:
     except ValueError:
         return True
     return any(address in IPv4Network(network) for network in networks)
+
+
+def _elsewhere(asked: Asked, claim: Claim) -> dict[str, Any]:
+    """What is told of a call that another process placed, or this one before it was started again."""
+    return {
+        "id": claim.call_id,
+        "to": asked.to,
+        "agent": asked.agent,
+        "state": "unknown",
+        "answered_by": None,
+        "reason": "",
+        "detail": "Another Parley placed it, or this one before it was started again.",
+        "placed_at": claim.at,
+        "answered_at": None,
+        "ended_at": None,
+    }
 
 
 def _wall() -> str:

@@ -2,9 +2,9 @@
 
 Its ways that this module is built around (0.5): one user agent for each transport, since a request that comes
 by another is answered 404; ``answer(video=True)``, since without it every answer is followed by a re-INVITE
-of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else; audio is
-polled; what happens to a call of ours while ``dial`` is still on its way back (a connection refused at once)
-is told to nobody but those who listen to the whole stack.
+of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else (``refusal``
+goes round that); audio is polled; what happens to a call of ours while ``dial`` is still on its way back (a
+connection refused at once) is told to nobody but those who listen to the whole stack.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Coroutine
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -27,6 +28,7 @@ from loguru import logger
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.line import Line, Send
 from bot.ingress.sip.referral import objection
+from bot.ingress.sip.refusal import refuse
 from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.trust import attach, own_sockets
@@ -149,7 +151,7 @@ class Stack:
                 except Exception:  # its own fault, and the end of no other call
                     logger.exception("{}: fault in moving audio", line.call_id)
                     self._do(line.call_id, line.call.hangup())
-                    self._closed(line.call_id, "internal error", _quality(line.call))
+                    self._closed(line.call_id, "internal error", _quality(line, line.call))
 
     async def beat(self) -> None:
         """Say again and again that all is well; ends by ``BaresipError`` when it is not."""
@@ -194,7 +196,9 @@ class Stack:
             case m.Answer():
                 self._do(order.call, call.answer(video=True))
             case m.Reject():
-                self._do(order.call, call.reject())
+                # Not by the binding's own order if it can be helped, which knows 486 alone.
+                if not refuse(call.call_id or "", call.peer or "", order.status, order.retry_after_s):
+                    self._do(order.call, call.reject())
             case m.HangUp():
                 if line.next is not None:
                     self._do(order.call, line.next.hangup())
@@ -289,7 +293,7 @@ class Stack:
             elif event.event is Event.CALL_CLOSED:
                 line.next = None
                 if line.call.state is CallState.CLOSED:
-                    self._closed(call_id, event.text or "", _quality(call))
+                    self._closed(call_id, event.text or "", _quality(line, call))
             return
         if call is not line.call:
             return  # the last word of who sent us on
@@ -307,7 +311,7 @@ class Stack:
                 # Not its end, which the stack tells of the last alone when they come quickly by INFO.
                 self._send(m.Digit(call_id, event.text))
             case Event.CALL_CLOSED if line.next is None:
-                self._closed(call_id, event.text or "", _quality(call))
+                self._closed(call_id, event.text or "", _quality(line, call))
 
     async def _referred(self, line: Line, call: Call, request: TransferRequest) -> None:
         why_not = objection(request, self._referrals)
@@ -325,15 +329,19 @@ class Stack:
             self._send(m.Closed(call_id, reason, quality))
 
 
-def _quality(call: Call) -> m.Quality:
-    stats = call.final_stats
-    if stats is None:
-        return m.Quality()
+def _quality(line: Line, call: Call) -> m.Quality:
+    """``call`` is the line's own or the one it was to go on with."""
+    if call.final_stats is None:
+        return m.Quality(concealed_frames=line.concealed)
+    # What RTCP says was lost is as old as its last report, and there may have been none.
+    lost = max(call.final_stats.rx_lost, call.final_stats.jbuf_lost or 0)
+    stats = replace(call.final_stats, rx_lost=lost)
     return m.Quality(
         sent_packets=stats.tx_packets,
         received_packets=stats.rx_packets,
         lost_packets=stats.rx_lost,
         jitter_ms=stats.rx_jitter_ms,
+        concealed_frames=line.concealed,
         late_packets=stats.jbuf_late or 0,
         buffer_ms=stats.jbuf_delay_ms or 0,
         mos=stats.mos_estimate,

@@ -40,7 +40,6 @@ class _Input(BaseInputTransport):
 
     async def start(self, frame: StartFrame) -> None:
         await super().start(frame)
-        await self.set_transport_ready(frame)
         self._listening = self.create_task(self._listen())
         self._transport.leg.answer()
 
@@ -55,6 +54,14 @@ class _Input(BaseInputTransport):
     async def cleanup(self) -> None:
         await super().cleanup()  # type: ignore[no-untyped-call] # pipecat's
         await self._stop_listening()
+
+    async def push_audio_frame(self, frame: InputAudioRawFrame) -> None:
+        """Clean it and pass it on at once: the leg has a queue already; pipecat's sets a timer a frame."""
+        guard = self._params.audio_in_filter
+        if guard is not None:
+            frame.audio = await guard.filter(frame.audio)
+        if frame.audio:
+            await self.push_frame(frame)
 
     async def _stop_listening(self) -> None:
         listening, self._listening = self._listening, None

@@ -107,10 +107,10 @@ class WarmTransfer:
                     await asyncio.gather(asking, gone, return_exceptions=True)
             if asking.cancelled():
                 raise CannotTransfer("the caller has hung up.")
-            self.other = asking.result()
+            asking.result()
 
-    async def _ask(self, uri: str, briefing: str) -> SipLeg:
-        """The leg of whoever takes the caller. Raises ``CannotTransfer``, and then has ended it."""
+    async def _ask(self, uri: str, briefing: str) -> None:
+        """Have somebody take the caller. Raises ``CannotTransfer``, and then has ended their leg."""
         try:
             other = self._leg.dial(uri)
         except LegError as error:
@@ -129,7 +129,7 @@ class WarmTransfer:
                 logger.info("{} does not take the caller", uri)
                 raise CannotTransfer(f"they cannot take the call now. {STILL_HERE}")
             logger.info("{} takes the caller", uri)
-            return other
+            self.other = other  # here, where nothing can come between: an unknown leg nobody would end
         finally:
             if not taken:
                 await hang_up(other)

@@ -16,6 +16,7 @@ from loguru import logger
 
 from bot import log
 from bot.ingress.sip import messages as m
+from bot.ingress.sip.gathering import Gathering
 from bot.ingress.sip.stack import Stack, StackError
 
 CANNOT_START = 2
@@ -27,15 +28,14 @@ class _Channel:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
-        self._writer = writer
+        self._gathering = Gathering(writer)
         self._deframer = m.Deframer()
 
     def send(self, message: m.FromWorker) -> None:
         """Never waits."""
-        unread = self._writer.transport.get_write_buffer_size()
-        if isinstance(message, m.Heard) and unread > MAX_UNREAD:
+        if isinstance(message, m.Heard) and self._gathering.unread > MAX_UNREAD:
             message = m.Heard(message.call, b"", message.taken)
-        self._writer.write(m.encode(message))
+        self._gathering.say(message)
 
     async def receive(self) -> list[m.ToWorker]:
         """The next orders; none: the media process is gone."""
@@ -46,7 +46,7 @@ class _Channel:
 
     async def flush(self) -> None:
         """Wait until all that was said is out."""
-        await self._writer.drain()
+        await self._gathering.flush()
 
 
 async def _work(channel: _Channel) -> int:
@@ -76,6 +76,7 @@ async def _work(channel: _Channel) -> int:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         if not stack.died.is_set():
             await stack.close()
+        await asyncio.sleep(0)  # for the last words to be written
     faults = [one for one in outcomes if isinstance(one, Exception)]
     for fault in faults:
         logger.opt(exception=fault).error("the phone's worker ends by a fault")
