@@ -28,7 +28,6 @@ from model_runtime.training.texts import REFUSE
 FRAMES = 2600  # mel frames a batch and process, ten questions or so: many small steps learn faster here
 WEIGHTS = {"frames": 1.0, "path": 0.3, "intent": 0.7, "mean_intent": 1.3}
 EXAMINE_S = 420.0
-HEALED = 0.7  # how much rarer the mels are harmed in the end than at first
 NANO = Path(__file__).parents[1] / "checkpoints" / "nano"
 HELD = Path(__file__).with_name("runs") / "heads.safetensors"
 
@@ -107,7 +106,7 @@ def main() -> None:
     others = strangers(args.work, np.random.default_rng(seed))
     for shard in shards(args.work / "train", seed, args.hardness, others=others):
         for group in batches(shard, draw):
-            batch = collate(group, draw, 1 - HEALED * stage.part)
+            batch = collate(group, draw)
             with autocast(), sdpa_kernel(SDPBackend.MATH):  # quicker than flash on a CPU
                 heard = model(batch.mel, batch.lengths)
             losses = hearing_losses(heard, batch)

@@ -156,36 +156,33 @@ def dulled(mel: Tensor, draw: random.Random) -> Tensor:
     return mel
 
 
-def masked(mel: Tensor, draw: random.Random, harm: float) -> Tensor:
+def masked(mel: Tensor, draw: random.Random) -> Tensor:
     """[T, 128] with bands and moments missing (SpecAugment, Park et al. 2019)."""
     mel = mel.clone()
     floor = float(mel.min())
-    if draw.random() < 0.5 * harm:
+    if draw.random() < 0.5:
         for _ in range(2):
             width, at = draw.randint(0, 14), draw.randint(0, 127)
             mel[:, at : at + width] = floor
-    if draw.random() < 0.4 * harm:
+    if draw.random() < 0.4:
         for _ in range(2):
             width, at = draw.randint(0, 8), draw.randrange(len(mel))
             mel[at : at + width] = floor
     return mel
 
 
-def collate(hearings: list[Hearing], draw: random.Random | None = None, harm: float = 1.0) -> Batch:
-    """One batch. With ``draw``: duller voices, vocal-tract warps, masked bands and moments, each ``harm``
-    times as often as at most.
-    """
+def collate(hearings: list[Hearing], draw: random.Random | None = None) -> Batch:
+    """One batch. With ``draw``: duller voices, vocal-tract warps, masked bands and moments."""
     total = max(len(h.mel) for h in hearings)
     mel = torch.zeros(len(hearings), total, 128)
     phones = torch.full((len(hearings), total // 4 + 1), UNKNOWN)
     for row, h in enumerate(hearings):
         one = torch.from_numpy(h.mel).float()
         if draw is not None:
-            if draw.random() < harm:
-                one = dulled(one, draw)
-            if draw.random() < 0.6 * harm:
+            one = dulled(one, draw)
+            if draw.random() < 0.6:
                 one = warped(one, draw.uniform(0.86, 1.14))
-            one = masked(one, draw, harm)
+            one = masked(one, draw)
         mel[row, : len(one)] = one
         phones[row, : len(h.phones)] = torch.from_numpy(h.phones)
     return Batch(

@@ -40,8 +40,8 @@ PHONES = [
 """Flite's, the pause first."""
 UNKNOWN = -100  # a frame of which nobody said what is in it; what cross-entropy leaves out
 NOTHING = 0.04  # share of hearings that are no speech at all
-MIXED = 0.35  # share of mixed speakers among the utterances: recorded ones are clearer
-NATURAL = 0.3  # ... and of natural ones, which are few and heard often
+MIXED = 0.4  # share of mixed speakers among the utterances: recorded ones are clearer
+NATURAL = 0.35  # ... and of natural ones, which are few and heard often
 PHONED = 0.35  # share of hearings over a plain telephone line with nothing but hiss on it,
 HISS_DB = (11.0, 24.0)  # ... so far below the speech: what all else happens on is learnt beside it
 PLAYED = (0.88, 1.16)  # each time a natural one is played so much faster, pitch and formants with it

@@ -9,7 +9,7 @@ a waveform, which goes over the same line as every other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,6 +36,7 @@ BENT_OWN = 0.06  # and in every phone by so much more: four speakers span few vo
 TONE = 0.5  # log10: a speaker's lasting colour, 5 dB each way
 SLOWEST = 1.25  # a phone lasts so many times as long at most, and 1 / 1.25 at least: its pitch moves with it
 GRID = 0.005  # s, of the course of a pace
+DISGUISED = 0.7  # share of natural utterances that are given another voice each time
 THREE = 0.3  # share of speakers mixed of three and not of two
 Floats = npt.NDArray[np.float64]
 
@@ -154,6 +155,11 @@ def through(spectrum: Tensor, gain: Floats, count: int) -> Wave:
     return np.asarray(torch.istft(louder, N_FFT, HOP, window=_window(), length=count).numpy())
 
 
+def as_pcm(wave: Wave) -> npt.NDArray[np.int16]:
+    """At the level of every utterance."""
+    return np.asarray(wave * (0.6 * 32767 / max(float(np.abs(wave).max()), 1e-3)), dtype=np.int16)
+
+
 def mix(told: Sequence[Said], speaker: Speaker) -> Said:
     """What all of ``told`` say, phone for phone, said by ``speaker``; the first of them lends the voice."""
     ends = [ends_of(one) for one in told]
@@ -172,7 +178,7 @@ def mix(told: Sequence[Said], speaker: Speaker) -> Said:
     wanted = np.einsum("tab,tb->ta", speaker.bend[now], between) + speaker.tone
     gain = smoothed(np.clip(wanted - own, -LOUDEST, LOUDEST), 2)  # no steps from phone to phone
     heard = through(spectrum, gain, len(wave))
-    pcm = np.asarray(heard * (0.6 * 32767 / max(float(np.abs(heard).max()), 1e-3)), dtype=np.int16)
+    pcm = as_pcm(heard)
     spoken = [(phone, float(end)) for (phone, _), end in zip(told[0].phones, own_ends[1:], strict=True)]
     return Said(pcm, told[0].words, told[0].intent, " & ".join(one.voice for one in told), spoken)
 
@@ -201,7 +207,24 @@ def mixed(folder: Path, draw: np.random.Generator) -> Iterator[Said]:
                     yield mix(told, random_speaker(draw, len(told)))
 
 
+def disguised(told: Iterator[Said], draw: np.random.Generator) -> Iterator[Said]:
+    """The same utterances, most of them with formants moved, region by region, and another colour."""
+    for one in told:
+        if draw.random() > DISGUISED:
+            yield one
+            continue
+        bend, tone = bending(1 + curves(draw, 1, BENT, 4))[0], curves(draw, 1, TONE, 5)[0]
+        spectrum = spectrum_of(one.wave)
+        own = envelope(spectrum)
+        gain = smoothed(np.clip(own @ bend.T + tone - own, -LOUDEST, LOUDEST), 2)
+        yield replace(one, pcm=as_pcm(through(spectrum, gain, len(one.pcm))))
+
+
 def strangers(work: Path, draw: np.random.Generator) -> list[tuple[float, Iterator[Said]]]:
     """What `hearings.shards` takes beside flite and espeak-ng, as far as ``work`` holds it: with shares."""
-    kinds = (("parallel", MIXED, mixed), ("natural", NATURAL, natural))
-    return [(share, make(work / name, draw)) for name, share, make in kinds if (work / name).is_dir()]
+    found: list[tuple[float, Iterator[Said]]] = []
+    if (work / "parallel").is_dir():
+        found.append((MIXED, mixed(work / "parallel", draw)))
+    if (work / "natural").is_dir():
+        found.append((NATURAL, disguised(natural(work / "natural", draw), draw)))
+    return found

@@ -114,6 +114,8 @@ def test_the_tools_nano_learns_from_are_those_that_ship(writer: Writer) -> None:
 
 def test_it_is_taught_to_hang_up_after_a_goodbye_where_it_has_that_tool(writer: Writer) -> None:
     tokens, draw = writer.tokens, random.Random(5)
+    assert tokens.tool_call is not None
+    assert tokens.tool_call_end is not None
     hung_up = 0
     for _ in range(300):
         talk = writer.conversation([HeardTurn(0, 7, "bye"), HeardTurn(1, 9, "hours")], draw)

@@ -140,3 +140,12 @@ def test_a_parallel_text_is_cast_with_every_speaker_at_one_pace() -> None:
     assert len({voice.pitch for voice in voices}) == 4
     assert len(synthesise.cast("train", random.Random(0))) == 1
     assert synthesise.cast("known", random.Random(0))[0].engine == "festival"
+
+
+def test_a_disguise_moves_the_formants_and_not_the_words_length() -> None:
+    heard = list(speakers.disguised(iter([BRIGHT] * 40), np.random.default_rng(0)))
+    assert {len(one.pcm) for one in heard} == {len(BRIGHT.pcm)}
+    levels = [speakers.envelope(speakers.spectrum_of(one.wave)).mean(0) for one in heard]
+    own = speakers.envelope(speakers.spectrum_of(BRIGHT.wave)).mean(0)
+    moved = [float(np.abs(level - level.mean() - own + own.mean()).mean()) for level in levels]
+    assert 0.5 < np.mean(np.array(moved) > 0.05) < 0.9  # most of them, in log10 of power
