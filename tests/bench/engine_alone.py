@@ -14,7 +14,7 @@ import itertools
 import random
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -41,7 +41,7 @@ class Alone:
     def __init__(self, kit: Kit) -> None:
         """Nothing opened; ``used`` has the processor seconds of each kind of work."""
         self.now = 0.0
-        self.used: Counter[str] = Counter()
+        self.used: defaultdict[str, float] = defaultdict(float)
         self.worker = Worker(lambda: kit, clock=lambda: self.now)
         self.worker._kit = kit
         self.worker._beside = _SecondCore(kit, self)
