@@ -54,7 +54,7 @@ test-all: packages check  ## the tests, and the slow ones
 	$(BIN)/python -m pytest -q --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
 	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
 
-bench: bench-answering_machine bench-voice_to_voice bench-duplex bench-engine bench-knowledge bench-sip bench-state  ## measure; tables here, JSON and plots in build/bench
+bench: bench-answering_machine bench-voice_to_voice bench-duplex bench-engine bench-engine_alone bench-knowledge bench-sip bench-state  ## measure; tables here, JSON and plots in build/bench
 
 bench-%: setup packages
 	$(BIN)/python -m tests.bench.$*

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 PIECE = 25 * INPUT_RATE  # samples: the encoder hears no more at once, and upstream cuts there too
 SHORTEST = 60 * INPUT_RATE // 1000  # samples: less may be no patch at all to the encoder, and is no word
+SPEECH_BATCH = {"cpu": 2, "cuda": 8}  # chunks in one pass; nano's cost a CPU the same one by one (see README)
 SMALL = 1024  # hidden size below which one thread is quicker than several
 
 
@@ -52,6 +53,7 @@ class Kit:
         self.voices = Voices(model, settings.voices)
         self.expect: Callable[[Voice], None] = lambda voice: None  # told of a voice that may speak soon
         self.pace = Pace()
+        self.speech_batch = settings.speech_batch or SPEECH_BATCH[model.device.type]
         self.tokens = model.tokens
         self.max_context = min(model.max_context, settings.max_context or model.max_context)
         self.masked = self.card.slot_masking if settings.slot_masking is None else settings.slot_masking
@@ -175,7 +177,7 @@ class Kit:
             self.model.token2wav.warm(voice)  # its prompt is read once, for all calls
         # Any one voice will do: another has other numbers, and the same kernels. Callers may be waiting.
         for voice in list(self.model.voices.values())[:1]:
-            for count in {1, min(2, self.settings.speech_batch)}:
+            for count in {1, min(2, self.speech_batch)}:
                 streams = [self.stream(voice) for _ in range(count)]
                 for _ in range(len(self.settings.chunks) + 1):  # one chunk of every size
                     self.vocode_each([Vocode(stream, [0] * stream.needed, False) for stream in streams])

@@ -1,15 +1,16 @@
-"""How fast this engine makes speech, and for how many at once: whether what has been made will last.
+"""How fast this engine makes speech, and for whom at once: whether what has been made will last.
 
 The first chunk of a reply is small, so that it is heard early. When several calls ask at the same moment, or
 the machine is slow, the second chunk may not be ready before the first has been played; a first word a little
 later is better than a gap after it. So the first audio is held back until it will last, by what speech has
-lately cost here.
+lately cost here and by what the other replies need before then. One that is well ahead needs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 GUESS = 0.1  # seconds of work for a second of speech, before any has been measured
 GUESS_WEIGHT = 1.0  # seconds of speech that the guess counts for
@@ -17,12 +18,24 @@ MEMORY = 20.0  # seconds of speech; older costs fade
 SAFETY = 1.3  # on top of the expected time
 
 
+class Reply(Protocol):
+    """What has to be known of each reply in the making. Times in seconds of one clock."""
+
+    @property
+    def playing_until(self) -> float | None:
+        """When what has been given out will have been played; ``None`` before the first."""
+
+    @property
+    def following(self) -> float:
+        """Seconds of speech that have to be made before more of it can be given out."""
+
+
 class Pace:
-    """``active``: responses being made now."""
+    """Sees all replies that are in the making."""
 
     def __init__(self) -> None:
         """Nothing measured."""
-        self.active = 0
+        self._replies: list[Reply] = []
         self._work = GUESS * GUESS_WEIGHT
         self._speech = GUESS_WEIGHT
         self._at_work = 0
@@ -55,14 +68,23 @@ class Pace:
             self._work, self._speech = self._work / 2, self._speech / 2
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """A response is being made meanwhile."""
-        self.active += 1
+    def one_more(self, reply: Reply) -> Iterator[None]:
+        """``reply`` is being made meanwhile."""
+        self._replies.append(reply)
         try:
             yield
         finally:
-            self.active -= 1
+            self._replies.remove(reply)
 
-    def lasts(self, made: float, following: float) -> bool:
-        """Whether ``made`` seconds will not have been played before ``following`` more are there."""
-        return made >= SAFETY * self.active * self.cost * following
+    def lasts(self, reply: Reply, made: float, now: float) -> bool:
+        """Whether ``made`` seconds of ``reply``, begun now, will last until more of it is there."""
+        until = now + made
+        speech = reply.following + sum(_wanted(one, until) for one in self._replies if one is not reply)
+        return made >= SAFETY * self.cost * speech
+
+
+def _wanted(reply: Reply, until: float) -> float:
+    """Seconds of speech that have to be made for ``reply`` before then."""
+    if reply.playing_until is None:
+        return reply.following
+    return max(0.0, until - reply.playing_until)

@@ -111,7 +111,7 @@ class Response:
 
     def run(self) -> Work[None]:
         """Everything from hearing to ``Done``. Raises ``Refusal`` if it cannot be answered."""
-        with self._kit.pace.one_more():
+        with self._kit.pace.one_more(self.speech):
             reason = yield from self._answer()
         self.finish(reason)
 

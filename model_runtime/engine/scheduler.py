@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 FIRST_AUDIO_S = 0.15  # a response is due this long after it was asked for, until its first audio is out
-MARGIN_S = 0.2  # speech that runs out within this goes before a first word ...
+MARGIN_S = 0.5  # speech that runs out within this (a chunk's time in a crowd) goes before a first word ...
 PATIENCE_S = 1.5  # ... which has not been waited for longer than this
 SETTLE_S = 0.5  # a settled turn should be in the cache before the caller has finished the next sentence
 TRANSCRIBE_S = 3.0  # a transcript is read, not waited for

@@ -54,6 +54,13 @@ class SpeechOut:
         """Whether any audio has been given out."""
         return self.first_at is not None
 
+    @property
+    def following(self) -> float:
+        """Seconds of speech to be made before there can be more audio; 0 before the first code and at the
+        end.
+        """
+        return 0.0 if self._stream is None else self._stream.needed * CODE_SAMPLES / OUTPUT_RATE
+
     def speak_as(self, voice: Voice) -> None:
         """Go on in another voice from the next chunk."""
         self._voice = voice
@@ -88,10 +95,9 @@ class SpeechOut:
         self._held.append(audio)
         self._pace.made(len(audio) / OUTPUT_RATE)
         made = sum(len(piece) for piece in self._held) / OUTPUT_RATE
-        if not self.begun and self._stream is not None:  # and more is to come
-            following = self._stream.needed * CODE_SAMPLES / OUTPUT_RATE
-            if not made or not self._pace.lasts(made, following):
-                return
+        more = self._stream is not None
+        if not self.begun and more and not (made and self._pace.lasts(self, made, self._clock())):
+            return
         if made or self._held_text:
             if made:
                 now = self._clock()

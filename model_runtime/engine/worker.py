@@ -179,7 +179,7 @@ class Worker:
             case Decode():
                 kind, most = Decode, self._kit.settings.decode_batch
             case Vocode():
-                kind, most = Vocode, self._kit.settings.speech_batch
+                kind, most = Vocode, self._kit.speech_batch
             case _:
                 return [chosen]
         if most == 1:

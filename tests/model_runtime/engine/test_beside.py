@@ -109,6 +109,24 @@ async def test_chunks_that_wait_together_are_rendered_together_and_sound_the_sam
         assert max(sizes) > 1
 
 
+async def test_on_a_cpu_nobody_waits_for_the_chunks_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rendering(decode_batch=1) as (engine, begun, go):
+        sizes: list[int] = []
+        vocode_each = engine.kit.vocode_each
+
+        def counted(chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
+            sizes.append(len(chunks))
+            return vocode_each(chunks)
+
+        monkeypatch.setattr(engine.kit, "vocode_each", counted)
+        calls = asyncio.gather(*(said(engine, seed) for seed in range(5)))
+        await engine.until(begun.is_set)
+        await engine.until(lambda: chunks_waiting(engine) == 5)
+        go.set()
+        assert all(len(sound) for sound in await calls)
+        assert max(sizes) == 2
+
+
 def chunks_waiting(engine: Running) -> int:
     """Calls whose next piece of work is to render a chunk."""
     sessions = list(engine.worker._sessions.values())

@@ -1,5 +1,8 @@
 """Who is served first, on a virtual clock."""
 
+from contextlib import ExitStack
+from dataclasses import dataclass
+
 import pytest
 
 from model_runtime.engine.pace import Pace
@@ -60,52 +63,81 @@ def test_nothing_to_do_is_nothing() -> None:
     assert pick([]) is None
 
 
+@dataclass
+class Speaker:
+    """A reply in the making, as the pace sees it: a chunk of 200 ms after the other."""
+
+    following: float = 0.2
+    playing_until: float | None = None
+
+
+def pace_of(cost: float) -> Pace:
+    """One that has seen speech cost so much."""
+    pace = Pace()
+    pace.begin(0.0)
+    pace.end(1000 * cost)
+    pace.made(1000.0)
+    assert pace.cost == pytest.approx(cost, rel=0.01)
+    return pace
+
+
 def test_calls_that_begin_together_share_one_device_without_a_gap() -> None:
     """Four ask at once; 200 ms of speech take 30 ms. Each begins when its speech will last."""
     pace, now = Pace(), 0.0
-    pace.active = 4
+    speakers = [Speaker() for _ in range(4)]
     made, served = [0.0] * 4, [0] * 4
-    playing: list[float | None] = [None] * 4
-    for count in range(1, 400):
-        due = [Candidate(i, response_due(0.0, playing[i], now), 0.0, served[i]) for i in range(4)]
-        chosen = pick(due)
-        assert chosen is not None
-        served[chosen] = count
-        pace.begin(now)
-        now += 0.03
-        pace.end(now)
-        pace.made(0.2)
-        until = playing[chosen]
-        if until is not None:
-            assert until > now, "a gap"
-            playing[chosen] = until + 0.2
-        else:
-            made[chosen] += 0.2
-            if pace.lasts(made[chosen], 0.2):
-                playing[chosen] = now + made[chosen]
-        if count == 12:
-            assert None not in playing  # nobody waits long for the first word
+    with ExitStack() as stack:
+        for one in speakers:
+            stack.enter_context(pace.one_more(one))
+        for count in range(1, 400):
+            due = (response_due(0.0, one.playing_until, now) for one in speakers)
+            chosen = pick([Candidate(i, when, 0.0, served[i]) for i, when in enumerate(due)])
+            assert chosen is not None
+            served[chosen] = count
+            pace.begin(now)
+            now += 0.03
+            pace.end(now)
+            pace.made(0.2)
+            until = speakers[chosen].playing_until
+            if until is not None:
+                assert until > now, "a gap"
+                speakers[chosen].playing_until = until + 0.2
+            else:
+                made[chosen] += 0.2
+                if pace.lasts(speakers[chosen], made[chosen], now):
+                    speakers[chosen].playing_until = now + made[chosen]
+            if count == 12:
+                assert all(one.playing_until for one in speakers)  # nobody waits long for the first word
     assert pace.cost == pytest.approx(0.15, rel=0.01)
 
 
 def test_a_call_alone_on_a_quick_machine_is_never_held_back() -> None:
-    pace = Pace()
-    with pace.one_more():
-        assert pace.lasts(0.24, 0.6)
-        for _ in range(7):
-            with pace.one_more():
-                pass
-        assert pace.active == 1
+    pace, call, gone = Pace(), Speaker(0.6), Speaker(60.0)
+    with pace.one_more(call):
+        assert pace.lasts(call, 0.24, now=5.0)
+        with pace.one_more(gone):
+            assert not pace.lasts(call, 0.24, now=5.0)
+        assert pace.lasts(call, 0.24, now=5.0)
 
 
 def test_a_call_on_a_slow_machine_begins_with_more() -> None:
-    pace = Pace()
-    pace.begin(0.0)
-    pace.end(20.0)
-    pace.made(30.0)
-    with pace.one_more():
-        assert not pace.lasts(0.24, 0.6)
-        assert pace.lasts(0.9, 1.0)
+    pace, call = pace_of(0.67), Speaker(0.6)
+    with pace.one_more(call):
+        assert not pace.lasts(call, 0.24, now=0.0)
+        assert pace.lasts(call, 0.9, now=0.0)
+
+
+def test_a_first_word_waits_only_for_those_who_are_about_to_run_out() -> None:
+    pace, call, now = pace_of(0.2), Speaker(0.6), 50.0
+    others = [Speaker(1.0, playing_until=now + 3.0) for _ in range(6)]
+    with ExitStack() as stack:
+        for one in [call, *others]:
+            stack.enter_context(pace.one_more(one))
+        assert pace.lasts(call, 0.24, now)  # six who speak for three seconds yet
+        for one in others:
+            one.playing_until = now + 0.1
+        assert not pace.lasts(call, 0.24, now)
+        assert pace.lasts(call, 0.24, now - 0.3)  # their audio lasts longer than the call's own
 
 
 def test_work_done_side_by_side_counts_once() -> None:
