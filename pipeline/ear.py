@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from model_runtime.protocol import INPUT_RATE
 from pipeline import interjection
@@ -11,7 +10,7 @@ from pipeline.interjection import Kinds
 from pipeline.keypad import Keypad
 from pipeline.recent import RecentAudio
 from pipeline.segmenter import Segmenter, SegmenterSettings, SpeechStart, SpeechStop
-from pipeline.turns import Span, Tick
+from pipeline.turns import Meaning, Span, Tick
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 
@@ -64,7 +63,7 @@ class Ear:
         """How long ago that was."""
         return (self.recent.end - sample) / INPUT_RATE
 
-    def meaning(self, start: int) -> Literal["back-channel", "barge-in", "open"]:
+    def meaning(self, start: int) -> Meaning:
         """Of what was said since ``start``, by its sound."""
         if self._kinds is None:
             return "open"

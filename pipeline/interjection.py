@@ -8,7 +8,8 @@ to its length (``pipeline.turns``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+
+from pipeline.turns.events import Meaning
 
 Kinds = Callable[[bytes], Mapping[str, float]]
 """How likely a sound (16 kHz mono s16le) is a "back-channel", "words" or "noise"."""
@@ -17,7 +18,7 @@ WORDS_SURE, REST_SURE = 0.97, 0.9
 BEFORE = 1600  # samples: 100 ms, since soft onsets are noticed late
 
 
-def meaning(kinds: Mapping[str, float]) -> Literal["back-channel", "barge-in", "open"]:
+def meaning(kinds: Mapping[str, float]) -> Meaning:
     """What is made of it."""
     if kinds["words"] >= WORDS_SURE:
         return "barge-in"
