@@ -8,8 +8,9 @@ from model_runtime.protocol import INPUT_RATE
 from pipeline import interjection
 from pipeline.interjection import Kinds
 from pipeline.keypad import Keypad
+from pipeline.onset import Onset
 from pipeline.recent import RecentAudio
-from pipeline.segmenter import Segmenter, SegmenterSettings, SpeechStart, SpeechStop
+from pipeline.segmenter import FRAME_BYTES, Segmenter, SegmenterSettings, SpeechStart, SpeechStop
 from pipeline.turns import Meaning, Span, Tick
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
@@ -28,18 +29,29 @@ class Ear:
         self.segmenter = Segmenter(settings)
         self.recent = RecentAudio(RECENT_S * INPUT_RATE)
         self.session_start = 0  # where on the call's clock the engine session's clock is 0
+        self._onset = Onset()
+        self._begins = False  # a sound, in what was pushed last
         self._keypad = Keypad()
         self._kinds = kinds
+
+    def aligned(self, pcm: bytes) -> bytes:
+        """The call's first samples behind so much silence that they are whole frames.
+
+        A resampler holds a few back at first, so that packets would come 1 ms short of a frame for the whole
+        call, and every frame wait for the packet after it.
+        """
+        return pcm if self.recent.end else bytes(-len(pcm) % FRAME_BYTES) + pcm
 
     def push(self, pcm: bytes) -> list[SpeechStart | SpeechStop]:
         """The caller's next samples, s16le; what they settle of speech."""
         self.recent.push(pcm)
+        self._begins = self._onset.push(pcm)
         return self.segmenter.push(pcm)
 
     @property
     def tick(self) -> Tick:
         """How far it has come."""
-        return Tick(self.segmenter.position, self.segmenter.voiced)
+        return Tick(self.segmenter.position, self.segmenter.voiced, self._begins)
 
     def press(self, key: str) -> None:
         """A key of the caller's phone."""

@@ -6,8 +6,9 @@ A turn goes like this. The caller speaks and pauses: the answer is begun at once
 (``Speculate``). If the pause lasts, the turn is over and the answer may sound (``Speak``). If the caller
 goes on instead, the answer is thrown away (``Drop``) and the next one answers everything said in the turn.
 
-A caller who speaks over an answer already heard is first yielded to without losing anything: the bot lowers
-its voice (``Duck``), then holds still (``Hold``). If it was a cough or an "mm-hm", it goes on where it was
+A caller who speaks over an answer already heard is first yielded to without losing anything: at the first
+sound the bot lowers its voice a little (``Dip``), more if it is a voice (``Duck``), then holds still
+(``Hold``). If it was a cough or an "mm-hm", it goes on where it was
 (``Resume``); if the caller keeps speaking, or speaks again soon, it was an interruption: the answer is over
 (``Stop``), and what was said over it begins a new turn. How long it lasted leaves a word's meaning open, so
 somebody who knows the sound of words may be asked (``Judge``), who need not be sure, or answer at all.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from pipeline.turns.clock import Span, length
 from pipeline.turns.events import (
     Action,
+    Dip,
     Drop,
     Duck,
     Event,
@@ -45,6 +47,7 @@ __all__ = [
     "CALM_MS",
     "PATIENT_TO_MS",
     "Action",
+    "Dip",
     "Drop",
     "Duck",
     "Event",

@@ -13,10 +13,14 @@ from pipeline.turns.clock import Span
 
 @dataclass(frozen=True)
 class Tick:
-    """The caller's audio has come as far as ``now``; ``voiced``: its last 20 ms were speech."""
+    """The caller's audio has come as far as ``now``; ``voiced``: its last 20 ms were speech.
+
+    ``onset``: a sound began in it, whatever it is.
+    """
 
     now: int
     voiced: bool = False
+    onset: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Reset:
     """Whatever was being said or made is void: the engine's session is gone."""
 
 
-Meaning = Literal["back-channel", "barge-in", "open"]
-"""Of what was said over an answer: no more than a back-channel, a barge-in, or either."""
+Meaning = Literal["back-channel", "likely back-channel", "barge-in", "open"]
+"""Of what was said over an answer: no more than a back-channel, perhaps that, a barge-in, or anything."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Dip:
+    """Something begins that may be the caller's voice: lower the answer's a little."""
+
+    turn: int
+
+
+@dataclass(frozen=True)
 class Duck:
     """The caller may be cutting in: lower the answer's voice."""
 
@@ -141,4 +152,4 @@ class FallenSilent:
     times: int
 
 
-Action = Speculate | Speak | Drop | Stop | Duck | Hold | Resume | Judge | FallenSilent
+Action = Speculate | Speak | Drop | Stop | Dip | Duck | Hold | Resume | Judge | FallenSilent

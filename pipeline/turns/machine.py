@@ -68,8 +68,8 @@ class Turns:
                 return self._speech_start(at, now)
             case SpeechStop(at, now):
                 return self._speech_stop(at, now)
-            case Tick(now, voiced):
-                return self._tick(now, voiced)
+            case Tick(now, voiced, onset):
+                return self._tick(now, voiced, onset)
             case Prompt():
                 return self._prompt()
             case Heard(turn):
@@ -116,7 +116,7 @@ class Turns:
             return []
         return [self._begin(tuple(self._padded(now)), ended_at=at)]
 
-    def _tick(self, now: int, voiced: bool) -> list[Action]:
+    def _tick(self, now: int, voiced: bool, onset: bool = False) -> list[Action]:
         voice = self._voice
         if voiced:
             voice.voiced_at = now
@@ -129,7 +129,7 @@ class Turns:
             self._silences += 1
             return [FallenSilent(self._silences)]
         if self._answer and self._answer.takes_barge_in:
-            return self._over(self._answer.over.tick(now, voiced, voice))
+            return self._over(self._answer.over.tick(now, voiced, onset, voice))
         if voice.since is not None:
             whole = now - voice.since + length(self._spans)
             if self._answer is None and whole >= samples(self.settings.max_turn_ms):

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.turns.clock import Span, length, samples
-from pipeline.turns.events import Action, Duck, Hold, Judge, Meaning, Resume, Stop
+from pipeline.turns.events import Action, Dip, Duck, Hold, Judge, Meaning, Resume, Stop
 from pipeline.turns.settings import TurnSettings
 
+DIP_MS = 100  # for a sound that has begun to turn out to be a voice, or the bot raises its own again
+DIP_AGAIN_MS = 1000  # after one that did not: who types, or sits in a street, would make its voice flutter
 CALM_MS = 100  # without voice, after which the bot raises its voice that it has only lowered
 # Once it holds still it waits for half as long again as was spoken over it, within these bounds. Who cuts in
 # pauses as well, and longer after more ("no, ... wait"); a cough is soon over.
 PATIENCE, PATIENT_FROM_MS, PATIENT_TO_MS = 1.5, 200, 700
+
+
+Yield = type[Dip] | type[Duck] | type[Hold]
+STEPS: tuple[Yield | None, ...] = (None, Dip, Duck, Hold)
 
 
 @dataclass
@@ -34,7 +40,8 @@ class Overlap:
     turn: int
     settings: TurnSettings
     spans: list[Span] = field(default_factory=list)  # speech over it that has not stopped it
-    _yields: type[Duck] | type[Hold] | None = None  # how far it has given way
+    _yields: Yield | None = None  # how far it has given way
+    _dipped_at: int = -samples(DIP_AGAIN_MS)  # for the last sound that was not known to be a voice
     _judged_at: int = -1  # the last voice that was judged with what came before it
 
     def begins(self, at: int) -> None:
@@ -42,7 +49,7 @@ class Overlap:
         if self.spans and at - self.spans[-1][1] > samples(self.settings.again_ms):
             self.spans.clear()
 
-    def tick(self, now: int, voiced: bool, voice: Voice) -> list[Action]:
+    def tick(self, now: int, voiced: bool, onset: bool, voice: Voice) -> list[Action]:
         """The caller's audio has come as far as ``now``: give way as far as they seem to want it."""
         settings = self.settings
         if voiced and voice.since is not None:
@@ -55,7 +62,16 @@ class Overlap:
         if voiced:
             # (Voice that has long gone on and is no segment is what nobody was left a turn for.)
             begins = samples(settings.duck_ms) <= now - voice.silent_at < samples(settings.hold_ms)
-            return self._give_way(Duck) if begins or voice.since is not None else []
+            if begins or voice.since is not None:
+                self._dipped_at = -samples(DIP_AGAIN_MS)
+                return self._give_way(Duck)
+        if onset and self._yields is None and now - self._dipped_at >= samples(DIP_AGAIN_MS):
+            self._dipped_at = now
+            return self._give_way(Dip)
+        if self._yields is Dip:
+            return self._resume() if now - self._dipped_at >= samples(DIP_MS) else []
+        if voiced:
+            return []
         calm = samples(CALM_MS) if self._yields is Duck else self._patience(voice)
         if now - voice.voiced_at >= calm:
             return self._resume()
@@ -67,6 +83,8 @@ class Overlap:
             return []
         if meaning == "barge-in":
             return [Stop(self.turn)]
+        if meaning == "likely back-channel":
+            return self._resume()  # what was said counts together with what may follow
         if meaning == "back-channel":
             # It does not count together with what is said next.
             self.spans.clear()
@@ -91,8 +109,8 @@ class Overlap:
         lasted = int(PATIENCE * (length(self.spans) + going_on))
         return min(max(lasted, samples(PATIENT_FROM_MS)), samples(PATIENT_TO_MS))
 
-    def _give_way(self, how: type[Duck] | type[Hold]) -> list[Action]:
-        if self._yields in (how, Hold):
+    def _give_way(self, how: Yield) -> list[Action]:
+        if STEPS.index(self._yields) >= STEPS.index(how):
             return []
         self._yields = how
         return [how(self.turn)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.segmenter import SpeechStart
-from pipeline.turns import Duck, Finished, Heard, Hold, Resume, Speculate, Stop
+from pipeline.turns import Action, Dip, Duck, Finished, Heard, Hold, Resume, Speculate, Stop, Tick
 from tests.pipeline.floor import INTERRUPTED, Floor, answered, at
 
 
@@ -135,3 +135,39 @@ def test_a_radio_that_nobody_could_outwait_does_not_lower_the_answers_voice() ->
     floor.speak(5000)
     assert floor.go(Heard(0)) == []
     assert floor.speak(1000, begun=5000) == []
+
+
+def test_a_sound_that_begins_lowers_the_voice_a_little_until_it_is_known_what_it_is() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert begins(floor) == [Dip(0)]
+    assert floor.quiet(80) == []
+    assert floor.quiet(20) == [Resume(0)]
+
+
+def test_one_that_is_a_voice_lowers_it_more() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    for _ in range(2):
+        assert begins(floor) == [Dip(0)]  # again at once: the last one was a voice
+        assert floor.speak(200) == [Duck(0), Hold(0)]
+        assert begins(floor) == []  # it has given way already
+        floor.silent(1000)
+        floor.quiet(1400)
+
+
+def test_sounds_that_are_no_voice_do_not_make_the_answers_voice_flutter() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert begins(floor) == [Dip(0)]
+    floor.quiet(200)
+    for _ in range(4):
+        assert begins(floor) == []
+        assert floor.quiet(180) == []
+    assert begins(floor) == [Dip(0)]  # a second later it may be somebody after all
+
+
+def begins(floor: Floor) -> list[Action]:
+    """Something, in the next 20 ms."""
+    floor.ms += 20
+    return floor.go(Tick(at(floor.ms), onset=True))
