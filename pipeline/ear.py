@@ -8,6 +8,7 @@ from model_runtime.protocol import INPUT_RATE
 from pipeline import interjection
 from pipeline.interjection import Kinds
 from pipeline.keypad import Keypad
+from pipeline.nearness import Nearness
 from pipeline.onset import Onset
 from pipeline.recent import RecentAudio
 from pipeline.segmenter import FRAME_BYTES, Segmenter, SegmenterSettings, SpeechStart, SpeechStop
@@ -29,6 +30,7 @@ class Ear:
         self.segmenter = Segmenter(settings)
         self.recent = RecentAudio(RECENT_S * INPUT_RATE)
         self.session_start = 0  # where on the call's clock the engine session's clock is 0
+        self._nearness = Nearness()
         self._onset = Onset()
         self._begins = False  # a sound, in what was pushed last
         self._keypad = Keypad()
@@ -46,12 +48,19 @@ class Ear:
         """The caller's next samples, s16le; what they settle of speech."""
         self.recent.push(pcm)
         self._begins = self._onset.push(pcm)
-        return self.segmenter.push(pcm)
+        events = self.segmenter.push(pcm)
+        if any(isinstance(event, SpeechStart) for event in events):
+            self._nearness.begins()
+        if self.segmenter.voiced:
+            self._nearness.push(pcm)
+        return events
 
     @property
     def tick(self) -> Tick:
         """How far it has come."""
-        return Tick(self.segmenter.position, self.segmenter.voiced, self._begins)
+        voiced = self.segmenter.voiced
+        far = voiced and self._nearness.far
+        return Tick(self.segmenter.position, voiced and not far, self._begins, far)
 
     def press(self, key: str) -> None:
         """A key of the caller's phone."""

@@ -15,12 +15,14 @@ from pipeline.turns.clock import Span
 class Tick:
     """The caller's audio has come as far as ``now``; ``voiced``: its last 20 ms were speech.
 
-    ``onset``: a sound began in it, whatever it is.
+    ``onset``: a sound began in it, whatever it is. ``far``: they were speech, but hardly
+    the caller's.
     """
 
     now: int
     voiced: bool = False
     onset: bool = False
+    far: bool = False
 
 
 @dataclass(frozen=True)

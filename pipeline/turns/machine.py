@@ -68,8 +68,8 @@ class Turns:
                 return self._speech_start(at, now)
             case SpeechStop(at, now):
                 return self._speech_stop(at, now)
-            case Tick(now, voiced, onset):
-                return self._tick(now, voiced, onset)
+            case Tick():
+                return self._tick(event)
             case Prompt():
                 return self._prompt()
             case Heard(turn):
@@ -100,7 +100,7 @@ class Turns:
             return [Drop(turn)]
         if self._answer:
             self._answer.over.begins(at)
-        return self._tick(now, voiced=True)
+        return self._tick(Tick(now, voiced=True))
 
     def _speech_stop(self, at: int, now: int) -> list[Action]:
         begun, self._voice.since = self._voice.since, None
@@ -116,9 +116,9 @@ class Turns:
             return []
         return [self._begin(tuple(self._padded(now)), ended_at=at)]
 
-    def _tick(self, now: int, voiced: bool, onset: bool = False) -> list[Action]:
-        voice = self._voice
-        if voiced:
+    def _tick(self, tick: Tick) -> list[Action]:
+        voice, now = self._voice, tick.now
+        if tick.voiced:
             voice.voiced_at = now
         else:
             voice.silent_at = now
@@ -129,13 +129,13 @@ class Turns:
             self._silences += 1
             return [FallenSilent(self._silences)]
         if self._answer and self._answer.takes_barge_in:
-            return self._over(self._answer.over.tick(now, voiced, onset, voice))
+            return self._over(self._answer.over.tick(tick, voice))
         if voice.since is not None:
             whole = now - voice.since + length(self._spans)
             if self._answer is None and whole >= samples(self.settings.max_turn_ms):
                 actions = self._speech_stop(now, now)
                 return actions + self._let_speak()
-        elif not voiced and now - voice.ended >= samples(self.settings.end_ms):
+        elif not tick.voiced and now - voice.ended >= samples(self.settings.end_ms):
             # (A voiced frame here may be the first of more speech: the next frames will tell.)
             if self._answer and not self._answer.may_speak:
                 return self._let_speak()

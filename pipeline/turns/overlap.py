@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.segmenter import FRAME_MS
 from pipeline.turns.clock import Span, length, samples
-from pipeline.turns.events import Action, Dip, Duck, Hold, Judge, Meaning, Resume, Stop
+from pipeline.turns.events import Action, Dip, Duck, Hold, Judge, Meaning, Resume, Stop, Tick
 from pipeline.turns.settings import TurnSettings
 
 DIP_MS = 100  # for a sound that has begun to turn out to be a voice, or the bot raises its own again
@@ -42,19 +43,22 @@ class Overlap:
     spans: list[Span] = field(default_factory=list)  # speech over it that has not stopped it
     _yields: Yield | None = None  # how far it has given way
     _dipped_at: int = -samples(DIP_AGAIN_MS)  # for the last sound that was not known to be a voice
+    _far: int = 0  # samples of all that speech that are somebody else's
     _judged_at: int = -1  # the last voice that was judged with what came before it
 
     def begins(self, at: int) -> None:
         """The caller begins to speak with sample ``at``."""
         if self.spans and at - self.spans[-1][1] > samples(self.settings.again_ms):
-            self.spans.clear()
+            self._forget()
 
-    def tick(self, now: int, voiced: bool, onset: bool, voice: Voice) -> list[Action]:
-        """The caller's audio has come as far as ``now``: give way as far as they seem to want it."""
-        settings = self.settings
+    def tick(self, tick: Tick, voice: Voice) -> list[Action]:
+        """The caller's audio has come further: give way as far as they seem to want it."""
+        settings, now, voiced = self.settings, tick.now, tick.voiced
+        if tick.far:
+            self._far += samples(FRAME_MS)
         if voiced and voice.since is not None:
             # The silence in which a segment is still open is no part of what must last.
-            lasted = now - voice.since + length(self.spans)
+            lasted = now - voice.since + length(self.spans) - self._far
             if lasted >= samples(settings.barge_in_ms):
                 return [Stop(self.turn)]
             if lasted >= samples(settings.hold_ms):
@@ -65,7 +69,7 @@ class Overlap:
             if begins or voice.since is not None:
                 self._dipped_at = -samples(DIP_AGAIN_MS)
                 return self._give_way(Duck)
-        if onset and self._yields is None and now - self._dipped_at >= samples(DIP_AGAIN_MS):
+        if tick.onset and self._yields is None and now - self._dipped_at >= samples(DIP_AGAIN_MS):
             self._dipped_at = now
             return self._give_way(Dip)
         if self._yields is Dip:
@@ -87,11 +91,15 @@ class Overlap:
             return self._resume()  # what was said counts together with what may follow
         if meaning == "back-channel":
             # It does not count together with what is said next.
-            self.spans.clear()
+            self._forget()
             if voice.since is not None:
                 voice.since = voice.voiced_at
             return self._resume()
         return []
+
+    def _forget(self) -> None:
+        self.spans.clear()
+        self._far = 0
 
     def _ask(self, now: int, voice: Voice) -> list[Action]:
         """Have what the answer holds still for judged, once in each pause."""
@@ -106,7 +114,7 @@ class Overlap:
     def _patience(self, voice: Voice) -> int:
         """Samples of silence after which an answer held still goes on."""
         going_on = 0 if voice.since is None else voice.voiced_at - voice.since
-        lasted = int(PATIENCE * (length(self.spans) + going_on))
+        lasted = int(PATIENCE * (length(self.spans) + going_on - self._far))
         return min(max(lasted, samples(PATIENT_FROM_MS)), samples(PATIENT_TO_MS))
 
     def _give_way(self, how: Yield) -> list[Action]:

@@ -361,6 +361,12 @@ class AnyCall(RuleBasedStateMachine):
             self.now += at(20)
             self.go(Tick(self.now, voiced=self.voice_from is not None))
 
+    @rule(frames=st.integers(1, 100))
+    def somebody_else_speaks(self, frames: int) -> None:
+        for _ in range(frames):
+            self.now += at(20)
+            self.go(Tick(self.now, far=True))
+
     @rule()
     def something_begins(self) -> None:
         self.now += at(20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.segmenter import SpeechStart
+from pipeline.segmenter import SpeechStart, SpeechStop
 from pipeline.turns import Action, Dip, Duck, Finished, Heard, Hold, Resume, Speculate, Stop, Tick
 from tests.pipeline.floor import INTERRUPTED, Floor, answered, at
 
@@ -165,6 +165,35 @@ def test_sounds_that_are_no_voice_do_not_make_the_answers_voice_flutter() -> Non
         assert begins(floor) == []
         assert floor.quiet(180) == []
     assert begins(floor) == [Dip(0)]  # a second later it may be somebody after all
+
+
+def test_somebody_else_in_the_room_does_not_stop_the_bot() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    begun = floor.ms
+    assert floor.speak(220) == [Duck(0), Hold(0)]  # as soon as they are known to be far away...
+    assert far(floor, 2000) == [Resume(0)]  # ... it goes on
+    assert floor.silent(500) == []
+    assert floor.go(SpeechStop(at(begun + 2220), at(floor.ms))) == []
+    assert floor.turns.answering == 0
+
+
+def test_a_caller_who_speaks_up_after_somebody_else_is_yielded_to() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    floor.speak(80)
+    far(floor, 1000)
+    assert floor.speak(200, begun=1080) == [Duck(0), Hold(0)]
+    assert floor.speak(340, begun=1280) == [Stop(0)]  # 600 ms of their own
+
+
+def far(floor: Floor, ms: int) -> list[Action]:
+    """Speech that goes on for so long, too quiet to be the caller's."""
+    actions: list[Action] = []
+    for _ in range(ms // 20):
+        floor.ms += 20
+        actions += floor.go(Tick(at(floor.ms), far=True))
+    return actions
 
 
 def begins(floor: Floor) -> list[Action]:
