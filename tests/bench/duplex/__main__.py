@@ -42,7 +42,7 @@ SEEDS = {"tuning": 1, "figures": 2026}
 
 
 @contextmanager
-def toning_parley(folder: Path, **settings: str) -> Iterator[str]:
+def toning_parley(folder: Path, echo_guard: bool) -> Iterator[str]:
     """A Parley whose engine answers in a long tone; gives its URL."""
     command = [sys.executable, "-m", "tests.bot.speaking_engine", "--times", str(TIMES)]
     command += ["--socket", str(folder / "engine.sock")]
@@ -50,7 +50,9 @@ def toning_parley(folder: Path, **settings: str) -> Iterator[str]:
     try:
         assert engine.stdout is not None
         url = engine.stdout.readline().strip()
-        with parley_server(folder / "serve.log", PARLEY_ENGINE__URL=url, **settings) as server:
+        with parley_server(
+            folder / "serve.log", PARLEY_ENGINE__URL=url, PARLEY_ECHO_GUARD=str(echo_guard)
+        ) as server:
             yield server.url
     finally:
         engine.terminate()
@@ -81,7 +83,7 @@ def played(todo: Sequence[Scene], at_once: int, console: Console) -> list[Seen]:
         if these:
             with (
                 tempfile.TemporaryDirectory() as folder,
-                toning_parley(Path(folder), PARLEY_ECHO_GUARD=str(echoes)) as url,
+                toning_parley(Path(folder), echoes) as url,
             ):
                 seen += asyncio.run(run(url, these, at_once, True, console))
     return seen
