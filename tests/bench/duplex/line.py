@@ -59,9 +59,11 @@ class BadLine:
 
     def _lost(self) -> bool:
         line = self._line
-        stays = 1 - 1 / line.burst
-        begins = line.loss * (1 - stays) / (1 - line.loss)
-        self._losing = self._draw.random() < (stays if self._losing and line.burst > 1 else begins)
+        begins = stays = line.loss
+        if line.burst > 1:
+            stays = 1 - 1 / line.burst
+            begins = line.loss * (1 - stays) / (1 - line.loss)
+        self._losing = self._draw.random() < (stays if self._losing else begins)
         return self._losing
 
     def _delay(self) -> float:
