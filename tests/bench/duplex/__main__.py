@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -59,8 +60,10 @@ def toning_parley(folder: Path, echo_guard: bool) -> Iterator[str]:
         engine.wait(10)
 
 
-async def run(url: str, todo: Sequence[Scene], at_once: int, toned: bool, console: Console) -> list[Seen]:
-    """All of them, ``at_once`` calls at a time."""
+async def run(
+    url: str, todo: Sequence[Scene], at_once: int, toned: bool, until: float, console: Console
+) -> list[Seen]:
+    """All of them that can be begun ``until`` then (monotonic), ``at_once`` calls at a time."""
     seen: list[Seen] = []
     free = asyncio.Semaphore(at_once)
     with Progress(console=console) as progress:
@@ -68,24 +71,25 @@ async def run(url: str, todo: Sequence[Scene], at_once: int, toned: bool, consol
 
         async def one(scene: Scene) -> None:
             async with free:
-                seen.append(await play(scene, url, toned))
+                if time.monotonic() < until:
+                    seen.append(await play(scene, url, toned))
                 progress.advance(task)
 
         await asyncio.gather(*(one(scene) for scene in todo))
     return seen
 
 
-def played(todo: Sequence[Scene], at_once: int, console: Console) -> list[Seen]:
+def played(todo: Sequence[Scene], at_once: int, until: float, console: Console) -> list[Seen]:
     """On Parleys of our own; scenes with an echo need one that guards against it, as a browser would."""
     seen = []
     for echoes in (False, True):
         these = [scene for scene in todo if (scene.echo is not None) == echoes]
-        if these:
+        if these and time.monotonic() < until:
             with (
                 tempfile.TemporaryDirectory() as folder,
                 toning_parley(Path(folder), echoes) as url,
             ):
-                seen += asyncio.run(run(url, these, at_once, True, console))
+                seen += asyncio.run(run(url, these, at_once, True, until, console))
     return seen
 
 
@@ -134,9 +138,11 @@ def main() -> int:
     )
     parser.add_argument("--part", default="1/1", help="play the I-th of N parts: I/N")
     parser.add_argument("--at-once", type=int, default=2, help="calls at a time")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no scene after so many")
     parser.add_argument("--human", type=Path, help="a folder of recordings: sentences/*.wav and noise/*.wav")
     parser.add_argument("--url", help="a Parley that runs, instead of one of our own")
     options = parser.parse_args()
+    until = time.monotonic() + 60 * options.minutes
     console = Console(stderr=True)
     where = report.machine()
     seed = SEEDS[options.speech] if options.seed is None else options.seed
@@ -148,9 +154,9 @@ def main() -> int:
     number, parts = (int(part) for part in options.part.split("/"))
     todo = every[number - 1 :: parts]
     if options.url:
-        seen = asyncio.run(run(options.url, todo, options.at_once, False, console))
+        seen = asyncio.run(run(options.url, todo, options.at_once, False, until, console))
     else:
-        seen = played(todo, options.at_once, console)
+        seen = played(todo, options.at_once, until, console)
     kinds = "-".join(kind.replace(" ", "_") for kind in options.kind or ["all"])
     seen = together(
         seen, f"{report.commit()[:12]}-{options.speech}-{seed}-{options.each}-{kinds}", options.part

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aiortc import RTCPeerConnection
@@ -40,7 +41,8 @@ class BadLine:
 
         async def arrives(data: bytes, delay: float) -> None:
             await asyncio.sleep(delay)
-            await send(data)
+            with suppress(ConnectionError):  # it was on its way when the caller hung up
+                await send(data)
 
         async def sent(data: bytes) -> None:
             if is_rtcp(data):
