@@ -39,7 +39,7 @@ def seen(over_s: tuple[float, float] | None, *bot: Pcm, kind: str = "back-channe
 def test_an_answer_that_gave_way_and_went_on_is_read_to_ten_milliseconds() -> None:
     voice = tone(ANSWER_S)
     first, low, rest = np.split(voice, [round(1.06 * RATE), round(1.2 * RATE)])
-    found = seen((BEGUN_S + 1.0, BEGUN_S + 1.4), first, low / 2, silence(400), rest)
+    found = seen((BEGUN_S + 1.0, BEGUN_S + 1.4), first, low * np.float32(0.5), silence(400), rest)
     assert found.lowered_ms == pytest.approx(60, abs=10)
     assert found.silent_ms == pytest.approx(200, abs=10)
     assert found.back_ms == pytest.approx(200, abs=10)
