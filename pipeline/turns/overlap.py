@@ -79,7 +79,7 @@ class Overlap:
         calm = samples(CALM_MS) if self._yields is Duck else self._patience(voice)
         if now - voice.voiced_at >= calm:
             return self._resume()
-        return self._ask(now, voice) if self._yields is Hold else []
+        return self._ask(now, voice) if self._yields is Hold and not tick.far else []
 
     def judged(self, meaning: Meaning, voice: Voice) -> list[Action]:
         """Somebody says what the sound of it means."""
@@ -105,6 +105,8 @@ class Overlap:
         """Have what the answer holds still for judged, once in each pause."""
         judge = samples(self.settings.judge_ms)
         if voice.since is None or self._judged_at == voice.voiced_at:
+            return []
+        if 2 * self._far > voice.voiced_at - voice.since:  # these are somebody else's words
             return []
         if not judge or now - voice.voiced_at < judge:
             return []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.segmenter import SpeechStart, SpeechStop
-from pipeline.turns import Action, Dip, Duck, Finished, Heard, Hold, Resume, Speculate, Stop, Tick
-from tests.pipeline.floor import INTERRUPTED, Floor, answered, at
+from pipeline.turns import Action, Dip, Duck, Finished, Heard, Hold, Resume, Speculate, Stop, Tick, Turns
+from tests.pipeline.floor import INTERRUPTED, SETTINGS, Floor, answered, at
 
 
 def test_the_bot_gives_way_to_speech_over_it_step_by_step() -> None:
@@ -176,6 +178,14 @@ def test_somebody_else_in_the_room_does_not_stop_the_bot() -> None:
     assert floor.silent(500) == []
     assert floor.go(SpeechStop(at(begun + 2220), at(floor.ms))) == []
     assert floor.turns.answering == 0
+
+
+def test_somebody_elses_words_are_not_judged() -> None:
+    floor = Floor(Turns(replace(SETTINGS, judge_ms=80)), ms=1000)
+    answered(floor)
+    assert floor.speak(220) == [Duck(0), Hold(0)]
+    assert far(floor, 200) == [Resume(0)]
+    assert floor.silent(160) == []
 
 
 def test_a_caller_who_speaks_up_after_somebody_else_is_yielded_to() -> None:
