@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -24,6 +25,9 @@ GREET = "The call has just begun. Greet the caller with these words: {greeting}"
 SILENT = "The caller has been silent for a while. Say these words: {words}"
 KEYS = "The caller pressed these keys on the phone: {keys}"
 STILL_THERE = "wait"  # the intent whose answer a silent caller hears
+GOODBYE, HANG_UP = "bye", "hang_up"  # the intent after whose answer the call is ended, if there is that tool
+OFFERED = 0.4  # share of calls with tools
+TOOLS = Path(__file__).with_name("data") / "tools.json"
 BLUEBIRD = (
     "You are the voice assistant of Bluebird Outdoor, a shop for tents, boots and backpacks. You are on the "
     "phone: answer in one or two short, warm sentences, in plain words. If you did not understand, ask the "
@@ -81,6 +85,7 @@ class Writer:
         self.tokens = SpecialTokens.from_vocabulary(self.tokenizer.token_to_id, added)
         self.template = Template(self.tokens, self.encode)
         self.codes: dict[str, list[int]] = json.loads(answers.read_text())
+        self.schemas: dict[str, dict[str, Any]] = json.loads(TOOLS.read_text())
 
     def encode(self, text: str) -> list[int]:
         """Ids of untrusted text."""
@@ -103,12 +108,26 @@ class Writer:
         if heard is not None:
             talk.slots += [(start + at, heard.index, count) for at, count in slots]
 
+    def called(self, tool: str) -> list[int]:
+        """A call of a tool that takes nothing, as it stands behind ``<tts_end>``."""
+        tokens = self.tokens
+        assert tokens.tool_call is not None
+        assert tokens.tool_call_end is not None
+        return [tokens.tool_call, *self.encode(f"function\n{tool}\n{{}}"), tokens.tool_call_end]
+
     def _answer(
-        self, talk: Conversation, answer: str, cut: int | None, ends: bool, weight: float = 1.0
+        self,
+        talk: Conversation,
+        answer: str,
+        cut: int | None,
+        ends: bool,
+        weight: float = 1.0,
+        tool: str = "",
     ) -> int:
         """An assistant turn that is a target, whole or its first ``cut`` groups.
 
-        ``ends``: closed, for more turns follow. ``weight`` of its targets. Returns where it begins.
+        ``ends``: closed, for more turns follow. ``weight`` of its targets. ``tool`` is called after it,
+        when it is whole. Returns where it begins.
         """
         tokens = self.tokens
         self._add(talk, self.template.opening())
@@ -122,8 +141,9 @@ class Writer:
             for at in range(len(ids))
         ]
         if whole or ends:
-            talk.ids += [tokens.tts_end, tokens.eot]
-            talk.weights += [1.0, 1.0] if whole else [0.0, 0.0]
+            closing = [tokens.tts_end, *(self.called(tool) if whole and tool else []), tokens.eot]
+            talk.ids += closing
+            talk.weights += [1.0 if whole else 0.0] * len(closing)
         return begun
 
     def conversation(
@@ -137,6 +157,12 @@ class Writer:
         talk = Conversation()
         if draw.random() < 0.92:
             self._add(talk, self.template.system(draw.choice(INSTRUCTIONS)))
+        tools = self._offered(draw)
+        if tools:
+            self._add(talk, self.template.tool_json_schemas([self.schemas[name] for name in tools]))
+        hangs_up = HANG_UP in tools and not decides
+        if hangs_up:  # then nothing comes after a goodbye
+            heard = sorted(heard, key=lambda one: one.intent == GOODBYE)
         previous = ""
         if draw.random() < 0.6:
             previous = shop().greeting
@@ -154,10 +180,22 @@ class Writer:
             elif draw.random() < 0.5:
                 cut = min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
             weight = REFUSED if one.intent == REFUSE else 1.0
-            begun = self._answer(talk, answer, cut, ends=not last, weight=weight)
+            tool = HANG_UP if hangs_up and last and one.intent == GOODBYE else ""
+            cut = None if tool else cut
+            begun = self._answer(talk, answer, cut, ends=not last, weight=weight, tool=tool)
             talk.asked.append((begun, one.intent))
             previous = answer
         return talk
+
+    def _offered(self, draw: random.Random) -> list[str]:
+        """The tools a call has: what an agent may have beside hang_up nano has to see, and leave alone."""
+        if draw.random() > OFFERED:
+            return []
+        others = [name for name in self.schemas if name != HANG_UP]
+        tools = draw.sample(others, draw.choice([0, 0, 0, 1, 1, 2]))
+        if not tools or draw.random() < 0.7:
+            tools.insert(draw.randint(0, len(tools)), HANG_UP)
+        return tools
 
     def _prompted(self, talk: Conversation, draw: random.Random, decides: bool) -> str:
         """A turn that is not the caller's voice, and what it is answered: nano knows no use for keys."""

@@ -73,6 +73,11 @@ class Hearer(nn.Module):
             self.phones(states), self.path(states),
         )  # fmt: skip
 
+    def told_by(self, rows: Tensor) -> str:
+        """The intent that the head finds in the plain mean of ``rows`` [n, hidden]."""
+        mean = SIZE * F.rms_norm(rows, (HIDDEN,)).mean(0)
+        return LABELS[int(self.intent(mean.repeat(LOOKS)).argmax())]
+
 
 @torch.no_grad()
 def see_nearby(encoder: AudioEncoder) -> None:
@@ -151,22 +156,36 @@ def dulled(mel: Tensor, draw: random.Random) -> Tensor:
     return mel
 
 
-def collate(hearings: list[Hearing], draw: random.Random | None = None) -> Batch:
-    """One batch. With ``draw``: duller voices, vocal-tract warps and masked bands."""
+def masked(mel: Tensor, draw: random.Random, harm: float) -> Tensor:
+    """[T, 128] with bands and moments missing (SpecAugment, Park et al. 2019)."""
+    mel = mel.clone()
+    floor = float(mel.min())
+    if draw.random() < 0.5 * harm:
+        for _ in range(2):
+            width, at = draw.randint(0, 14), draw.randint(0, 127)
+            mel[:, at : at + width] = floor
+    if draw.random() < 0.4 * harm:
+        for _ in range(2):
+            width, at = draw.randint(0, 8), draw.randrange(len(mel))
+            mel[at : at + width] = floor
+    return mel
+
+
+def collate(hearings: list[Hearing], draw: random.Random | None = None, harm: float = 1.0) -> Batch:
+    """One batch. With ``draw``: duller voices, vocal-tract warps, masked bands and moments, each ``harm``
+    times as often as at most.
+    """
     total = max(len(h.mel) for h in hearings)
     mel = torch.zeros(len(hearings), total, 128)
     phones = torch.full((len(hearings), total // 4 + 1), UNKNOWN)
     for row, h in enumerate(hearings):
         one = torch.from_numpy(h.mel).float()
         if draw is not None:
-            one = dulled(one, draw)
-            if draw.random() < 0.6:
+            if draw.random() < harm:
+                one = dulled(one, draw)
+            if draw.random() < 0.6 * harm:
                 one = warped(one, draw.uniform(0.86, 1.14))
-            if draw.random() < 0.6:
-                floor = float(one.min())
-                for _ in range(2):
-                    width, at = draw.randint(0, 14), draw.randint(0, 127)
-                    one[:, at : at + width] = floor
+            one = masked(one, draw, harm)
         mel[row, : len(one)] = one
         phones[row, : len(h.phones)] = torch.from_numpy(h.phones)
     return Batch(

@@ -6,12 +6,13 @@ The mel is the product's ``log_mel``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 
 from model_runtime.listening.features import log_mel
 from model_runtime.training.augment import (
@@ -21,7 +22,9 @@ from model_runtime.training.augment import (
     loudness,
     nothing,
     over_a_line,
+    placed,
     telephone,
+    tilted,
     with_noise,
 )
 from model_runtime.training.texts import REFUSE
@@ -37,9 +40,11 @@ PHONES = [
 """Flite's, the pause first."""
 UNKNOWN = -100  # a frame of which nobody said what is in it; what cross-entropy leaves out
 NOTHING = 0.04  # share of hearings that are no speech at all
-MIXED = (
-    0.5  # share of mixed speakers among the utterances: recorded ones are clearer, and espeak-ng is not mixed
-)
+MIXED = 0.35  # share of mixed speakers among the utterances: recorded ones are clearer
+NATURAL = 0.3  # ... and of natural ones, which are few and heard often
+PHONED = 0.35  # share of hearings over a plain telephone line with nothing but hiss on it,
+HISS_DB = (11.0, 24.0)  # ... so far below the speech: what all else happens on is learnt beside it
+PLAYED = (0.88, 1.16)  # each time a natural one is played so much faster, pitch and formants with it
 _PINK = coloured(80_000, np.random.default_rng(0), 1.0)
 Mel = npt.NDArray[np.float16]
 
@@ -133,6 +138,13 @@ def hearing(said: Said, everyone: list[Said], draw: np.random.Generator, hardnes
             wave = telephone(wave)
         mel = mel_of(wave)
         return Hearing(mel, "", REFUSE, np.zeros((len(mel) - 1) // 4, dtype=np.int64), [])
+    if draw.random() < PHONED * hardness:
+        wave, late = placed(said.wave, draw)
+        if draw.random() < 0.5:  # a dull voice loses its consonants first
+            wave = tilted(wave, draw.uniform(-20, 3))
+        hiss = coloured(len(wave), draw, 0)
+        wave = telephone(with_noise(wave, hiss, draw.uniform(*HISS_DB)) * draw.uniform(0.2, 0.9))
+        return labelled(said, wave, late)
     return labelled(said, *over_a_line(said.wave, others, draw, hardness))
 
 
@@ -148,6 +160,24 @@ def heard_on_the_test_line(said: Said, draw: np.random.Generator, noisy: bool) -
     return labelled(said, wave.astype(np.float32), 3200)
 
 
+def natural(folder: Path, draw: np.random.Generator) -> Iterator[Said]:
+    """Utterances without end from the files of ``synthesise --natural``, those too that are still being made.
+
+    They are few, so each time one is another speaker's: played faster or slower. Raises FileNotFoundError
+    when there are none.
+    """
+    seen: set[str] = set()
+    said: list[Said] = []
+    while True:
+        said += read(folder, "natural-*.npz", seen)
+        if not said:
+            raise FileNotFoundError(f"no natural-*.npz in {folder}: run synthesise --natural")
+        for at in draw.permutation(len(said)):
+            one, faster = said[at], draw.uniform(*PLAYED)
+            wave = soxr.resample(one.wave, RATE * faster, RATE, "QQ")
+            yield replace(one, pcm=np.asarray(np.clip(wave, -1, 1) * 32767, dtype=np.int16))
+
+
 def shards(
     speech: Path,
     seed: int,
@@ -155,15 +185,17 @@ def shards(
     ramp: int = 28,
     reuse: int = 2,
     keep: int = 8,
-    mixed: Iterator[Said] | None = None,
+    others: Sequence[tuple[float, Iterator[Said]]] = (),
 ) -> Iterator[list[Hearing]]:
     """Shards without end: one fresh, then ``reuse - 1`` of the last ``keep`` once more.
 
-    The line grows worse over the first ``ramp`` fresh shards, of which ``done`` were made before. With
-    ``mixed`` (`speakers.mixed`), about half of the utterances are those.
+    The line grows worse over the first ``ramp`` fresh shards, of which ``done`` were made before. Of
+    ``others`` (`natural`, `speakers.mixed`) such shares of the utterances are taken, and the rest of those
+    in ``speech``.
     """
     draw = np.random.default_rng(seed + done)
     said = read(speech)
+    shares = [share for share, _ in others]
     order: list[int] = []
     held: list[list[Hearing]] = []
     while True:
@@ -171,7 +203,8 @@ def shards(
         fresh: list[Hearing] = []
         while len(fresh) < SHARD:
             order = order or [*draw.permutation(len(said))]
-            one = next(mixed) if mixed and draw.random() < MIXED else said[order.pop()]
+            source = int(draw.choice(len(others) + 1, p=[*shares, 1 - sum(shares)]))
+            one = next(others[source][1]) if source < len(others) else said[order.pop()]
             fresh.append(hearing(one, said, draw, hardness))
         done += 1
         held = [*held, fresh][-keep:]

@@ -4,6 +4,11 @@ The backbone learns to answer from the rows the adaptor makes; the hearing half 
 to decide which answer it is, and that falls in an answer's first groups: most answers are learnt no further,
 so that many more questions are answered in the time. A head that is thrown away afterwards asks for the
 intent where the answer begins.
+
+What it is to answer is not what was said but what the ears tell of it (`Hearer.told_by`). Of the training
+voices they tell nearly everything, clearly, so a backbone taught by what was said never meets a doubtful
+question, and is surest of its wrong answers where a stranger's voice leaves the ears in doubt. Blended
+with others, hearings are as doubtful as one likes, and what the ears make of the blend is still known.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import argparse
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +31,7 @@ from model_runtime.training.conversations import REFUSED, Conversation, HeardTur
 from model_runtime.training.encoder import NANO, batches, examine
 from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
-from model_runtime.training.speakers import mixed
+from model_runtime.training.speakers import strangers
 from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSE, shop
 from model_runtime.training.wiring import Asked, Listener, questions
@@ -38,8 +43,8 @@ QUESTIONS = 16  # a step and process
 REUSE = 8  # times a hearing is asked in a call: hearing costs as much as answering
 KEPT = 5120  # hearings to draw from: several shards, so that those of a step are not all of one
 PRACTISED = 960  # hearings the listening head practises on
-OWN = 0.05  # share of hearings whose rows are left as they are
-CLEAR = 0.6  # of the mean that tells the intent, at least so much is the hearing's own
+OWN = 0.1  # share of hearings whose rows are left as they are
+CLEAR = 0.45  # of a blend at least so much is the hearing's own
 EVENLY = torch.ones(len(LABELS))
 EVENLY[LABELS.index(REFUSE)] = REFUSED
 EXAMINE_S = 1200.0
@@ -126,29 +131,19 @@ def losses(mind: Mind, talks: Sequence[Conversation], rows: Tensor) -> tuple[dic
     return {"speech": speech / max(weight, 1.0), "intent": intent / max(count, 1)}, hits / max(count, 1)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What the ears make of one hearing: ``rows`` [n, hidden] at 12.5 Hz, and its intent."""
-
-    rows: Tensor
-    intent: str
-
-
 @torch.no_grad()
-def listened(hearer: Hearer, work: Path, seed: int, draw: random.Random) -> Iterator[list[Rows]]:
-    """Shards of hearings as the ears hand them on, without end."""
-    parallel = work / "parallel"
-    others = mixed(parallel, np.random.default_rng(seed)) if parallel.is_dir() else None
-    for shard in shards(work / "train", seed, done=10_000, reuse=1, mixed=others):
-        heard: list[Rows] = []
+def listened(hearer: Hearer, work: Path, seed: int, draw: random.Random) -> Iterator[list[Tensor]]:
+    """Shards of hearings as the ears hand them on, [n, hidden] at 12.5 Hz each, without end."""
+    others = strangers(work, np.random.default_rng(seed))
+    for shard in shards(work / "train", seed, done=10_000, reuse=1, others=others):
+        heard: list[Tensor] = []
         for group in batches(shard, draw):
             batch = collate(group, draw)
             with autocast():
                 made = hearer(batch.mel, batch.lengths)
+            counts = made.count.tolist()
             heard += [
-                Rows(rows[:count].clone(), h.intent)
-                for rows, count, h in zip(made.rows, made.count.tolist(), group, strict=True)
-                if count > 0
+                rows[:count].clone() for rows, count in zip(made.rows, counts, strict=True) if count > 0
             ]
         yield heard
 
@@ -158,8 +153,9 @@ def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Ten
 
     The ears put the intent into the mean of the rows as the backbone normalises them, and there it is told in
     voices they have never heard. A backbone that may read single rows learns those of the training voices by
-    heart. The size of each row stays its own. The mean, too, is blurred with the other's: in a voice that the
-    ears have never heard it is never as clear as in those they were taught by.
+    heart. The size of each row stays its own. The mean, too, is blended with the other's, until nobody can
+    tell which of the two it is: in a voice that the ears have never heard it is never as clear as in those
+    they were taught by.
     """
     size = rows.square().mean(-1, keepdim=True).sqrt()
     own, other = (F.rms_norm(one, (HIDDEN,)) for one in (rows, others))
@@ -169,8 +165,9 @@ def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Ten
     return size * (mean + draw.uniform(0.2, 1.0) * (ripple - ripple.mean(0)))
 
 
+@torch.no_grad()
 def plan(
-    heard: Sequence[Rows], writer: Writer, draw: random.Random, share: float = 0.5
+    hearer: Hearer, heard: Sequence[Tensor], writer: Writer, draw: random.Random, share: float = 0.5
 ) -> tuple[list[Conversation], Tensor]:
     """Hearings dealt out as calls of one to twelve turns, and their rows [B, N, hidden], zero-padded.
 
@@ -179,12 +176,11 @@ def plan(
     """
     decides = draw.random() < share
     turns = draw.choice([8, LONG] if decides else [1, 2, 4, 6])
-    asked = [HeardTurn(index, len(one.rows), one.intent) for index, one in enumerate(heard)]
-    talks = [writer.conversation(asked[at : at + turns], draw, decides) for at in range(0, len(asked), turns)]
     taught = [
-        one.rows if draw.random() < OWN else with_the_ripple_of(one.rows, draw.choice(heard).rows, draw)
-        for one in heard
+        rows if draw.random() < OWN else with_the_ripple_of(rows, draw.choice(heard), draw) for rows in heard
     ]
+    asked = [HeardTurn(index, len(rows), hearer.told_by(rows)) for index, rows in enumerate(taught)]
+    talks = [writer.conversation(asked[at : at + turns], draw, decides) for at in range(0, len(asked), turns)]
     return talks, nn.utils.rnn.pad_sequence(taught, batch_first=True)
 
 
@@ -247,15 +243,15 @@ def teach_to_listen(
     """Lay the listening head out and have it practise, alike in every process."""
     torch.set_num_threads(1)
     draw = random.Random(seed)
-    heard: list[Rows] = []
+    heard: list[Tensor] = []
     for shard in listened(hearer, work, seed, draw):
         heard += shard
         if len(heard) >= PRACTISED:
             break
-    listener.lay_out(hearer, torch.cat([one.rows for one in heard[:200]]))
+    listener.lay_out(hearer, torch.cat(heard[:200]))
 
     def some() -> tuple[Tensor, list[Asked]]:
-        talks, rows = plan(draw.sample(heard, QUESTIONS), writer, draw)
+        talks, rows = plan(hearer, draw.sample(heard, QUESTIONS), writer, draw)
         with torch.no_grad():
             return laid_out(talks, rows, backbone)[0], questions(talks)
 
@@ -303,11 +299,11 @@ def main() -> None:
     draw = random.Random(seed)
     dev = {kind: read(args.work / "dev", f"{kind}-*.npz") for kind in ("known", "new")}
     examined = stage.used
-    pool: list[Rows] = []
+    pool: list[Tensor] = []
     for shard in listened(hearer, args.work, seed, draw):
         pool = [*pool, *shard][-KEPT:]
         for _ in range(REUSE * len(shard) // QUESTIONS):
-            talks, rows = plan(draw.sample(pool, QUESTIONS), writer, draw, args.decides)
+            talks, rows = plan(hearer, draw.sample(pool, QUESTIONS), writer, draw, args.decides)
             lost, right = losses(mind, talks, rows)
             told = {"right": right} | {key: float(loss.detach()) for key, loss in lost.items()}
             if not stage.learn(lost["speech"] + lost["intent"], told):

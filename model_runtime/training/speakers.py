@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model_runtime.listening.features import slaney_filters
 from model_runtime.training.augment import RATE, Wave
-from model_runtime.training.hearings import PHONES, Said, read
+from model_runtime.training.hearings import MIXED, NATURAL, PHONES, Said, natural, read
 from model_runtime.training.synthesise import PARALLEL
 
 N_FFT, HOP = 512, 128  # samples: 32 ms, 8 ms
@@ -188,10 +188,10 @@ def mixed(folder: Path, draw: np.random.Generator) -> Iterator[Said]:
 
     Raises FileNotFoundError when there are none.
     """
-    paths = sorted(folder.glob("parallel-*[0-9].npz"))
-    if not paths:
-        raise FileNotFoundError(f"no parallel-*.npz in {folder}: run synthesise --parallel")
     while True:
+        paths = sorted(folder.glob("parallel-*[0-9].npz"))  # anew: more may have been made
+        if not paths:
+            raise FileNotFoundError(f"no parallel-*.npz in {folder}: run synthesise --parallel")
         for place in draw.permutation(len(paths)):
             said = read(folder, paths[place].name)  # one file at a time: all of them would be a gigabyte
             for at in draw.permutation(len(said) // len(PARALLEL)) * len(PARALLEL):
@@ -199,3 +199,9 @@ def mixed(folder: Path, draw: np.random.Generator) -> Iterator[Said]:
                 told = [said[index] for index in order]
                 if alike(told):
                     yield mix(told, random_speaker(draw, len(told)))
+
+
+def strangers(work: Path, draw: np.random.Generator) -> list[tuple[float, Iterator[Said]]]:
+    """What `hearings.shards` takes beside flite and espeak-ng, as far as ``work`` holds it: with shares."""
+    kinds = (("parallel", MIXED, mixed), ("natural", NATURAL, natural))
+    return [(share, make(work / name, draw)) for name, share, make in kinds if (work / name).is_dir()]

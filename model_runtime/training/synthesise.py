@@ -1,9 +1,9 @@
 """Questions spoken by synthesisers: ``python -m model_runtime.training.synthesise --out DIR --count 12000``.
 
-Training voices are flite's five and espeak-ng's English ones (a fifth). Resampling moves their formants
-well beyond the natural range while the engines' own pitch and duration settings put pitch and pace
-elsewhere, so that ten recorded speakers stand for many. Festival is another engine and is heard in tests
-only; mbrola is never used.
+Training voices are flite's five and espeak-ng's English ones (a fifth), and with ``--natural`` Kokoro's.
+Resampling moves their formants well beyond the natural range while the engines' own pitch and duration
+settings put pitch and pace elsewhere, so that a few recorded speakers stand for many. Festival is another
+engine and is heard in tests only; mbrola is never used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import random
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from model_runtime.training.kokoro import ACCENTS, Kokoro, phonemes, random_style
+from model_runtime.training.kokoro import RATE as KOKORO_RATE
 from model_runtime.training.texts import Question, questions
 
 RATE = 16_000  # Hz
@@ -78,11 +81,24 @@ def parallel_voices(draw: random.Random) -> list[Voice]:
     return [Voice("flite", name, 1.0, draw.uniform(0.75, 1.4), pace) for name in PARALLEL]
 
 
+def natural_voice(draw: random.Random) -> Voice:
+    """Somebody of Kokoro's, by the seed of their style. Most are women: formants and pitch go down, too."""
+    return Voice("kokoro", str(draw.getrandbits(32)), draw.uniform(0.76, 1.12), 1.0, draw.uniform(0.75, 1.1))
+
+
+@lru_cache(maxsize=1)
+def kokoro() -> Kokoro:
+    """The model, loaded once."""
+    return Kokoro()
+
+
 def cast(kind: str, draw: random.Random) -> list[Voice]:
     """Who speaks one text: one voice, or for ``parallel`` all of flite's."""
     match kind:
         case "train":
             return [training_voice(draw)]
+        case "natural":
+            return [natural_voice(draw)]
         case "parallel":
             return parallel_voices(draw)
         case _:
@@ -149,6 +165,10 @@ def speak(words: str, voice: Voice, scratch: Path) -> tuple[Pcm, list[tuple[str,
             setting = f"(voice_{voice.name})", f"(Parameter.set 'Duration_Stretch {slow:.2f})"
             command = ["text2wave", "-eval", setting[0], "-eval", setting[1], "-o", str(wav)]
             subprocess.run(command, check=True, capture_output=True, input=words.encode())
+        case "kokoro":
+            draw = random.Random(voice.name)
+            style, accent = random_style(draw), draw.choice(ACCENTS)
+            soundfile.write(wav, kokoro().say(phonemes(words, accent), style, 1 / slow), KOKORO_RATE)
         case _:
             raise ValueError(f"no such engine: {voice.engine}")
     wave, rate = soundfile.read(wav, dtype="float32")
@@ -193,14 +213,16 @@ def main() -> None:
     kinds.add_argument(
         "--dev", choices=["known", "new"], help="festival's voices asking those wordings, for watching"
     )
+    kinds.add_argument("--natural", action="store_true", help="by Kokoro: a second of computing each")
     kinds.add_argument(
         "--parallel", action="store_true", help="each text by all of flite's speakers, for mixing them"
     )
     args = parse.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     part, parts = (int(number) for number in args.part.split("/"))
-    kind = args.dev or ("parallel" if args.parallel else "train")
-    size = BLOCK // len(PARALLEL) if args.parallel else BLOCK  # texts a file
+    kind = args.dev or ("parallel" if args.parallel else "natural" if args.natural else "train")
+    # texts a file: few where each takes long
+    size = BLOCK // len(PARALLEL) if args.parallel or args.natural else BLOCK
     said = list(questions(args.count, args.seed, args.dev or "known"))
     scratch_root = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=scratch_root) as scratch:

@@ -14,6 +14,7 @@ from model_runtime.training.augment import RATE
 from model_runtime.training.encoder import best_path
 from model_runtime.training.hearer import LABELS, Hearer, collate, dulled, hearing_losses
 from model_runtime.training.hearings import PHONES, UNKNOWN, Said, labelled
+from model_runtime.training.kokoro import phonemes, random_style
 from model_runtime.training.texts import Question
 
 PHONED = [("pau", 0.1), ("s", 0.3), ("aa", 0.5), ("pau", 0.6)]
@@ -96,3 +97,27 @@ def test_a_dulled_voice_keeps_its_shape_and_stays_finite() -> None:
         assert dull.shape == mel.shape
         assert torch.isfinite(dull).all()
         assert float((dull - mel).abs().mean()) < float(mel.std())
+
+
+def test_natural_voices_are_heard_again_and_again_each_time_played_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="--natural"):
+        next(hearings.natural(tmp_path, np.random.default_rng(0)))
+    pcm = (8000 * np.sin(np.arange(8000) / 9)).astype(np.int16)
+    synthesise.save(tmp_path / "natural-0000.npz", [(pcm, [])], [Question("hello", "hours")], ["a"])
+    made = hearings.natural(tmp_path, np.random.default_rng(0))
+    lengths = [len(next(made).pcm) for _ in range(12)]
+    assert len(set(lengths)) > 6
+    assert 8000 / 1.17 < min(lengths) < 7600
+    assert 8400 < max(lengths) < 8000 / 0.87
+    synthesise.save(tmp_path / "natural-0001.npz", [(pcm, [])], [Question("more", "hours")], ["a"])
+    assert {next(made).words for _ in range(4)} == {"hello", "more"}  # what was made meanwhile is heard, too
+
+
+def test_kokoro_is_told_how_english_is_said_and_its_styles_add_up() -> None:
+    assert phonemes("how old is the joke", "en-us") == "hˌW ˈOld ɪz ðə ʤˈOk"
+    assert phonemes("how old is the joke", "en-gb") != phonemes("how old is the joke", "en-us")
+    for seed in range(20):
+        style = random_style(random.Random(seed))
+        assert sum(style.voice) == pytest.approx(1)
+        assert sum(style.manner) == pytest.approx(1)
+        assert -0.11 < min(style.voice) < 0.2 < max(style.voice) < 1.41

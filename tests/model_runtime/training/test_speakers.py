@@ -115,7 +115,7 @@ def test_bending_moves_a_formant_by_its_factor() -> None:
     assert hertz[moved.argmax()] == pytest.approx(1500 / 1.2, rel=0.07)
 
 
-def test_shards_are_half_of_mixed_speakers_where_phones_and_times_are_known(
+def test_shards_are_in_part_of_mixed_speakers_where_phones_and_times_are_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hearings, "SHARD", 40)
@@ -128,7 +128,7 @@ def test_shards_are_half_of_mixed_speakers_where_phones_and_times_are_known(
     others = speakers.mixed(tmp_path, np.random.default_rng(0))
     assert all(" & " in next(others).voice for _ in range(3))
     synthesise.save(tmp_path / "train-0000.npz", [(DARK.pcm, DARK.phones)], [Question("so", "hours")], ["a"])
-    shard = next(hearings.shards(tmp_path, 1, mixed=others))
+    shard = next(hearings.shards(tmp_path, 1, others=[(0.5, others)]))
     made = [h.words.startswith("text") for h in shard if h.words]
     assert 0.3 < sum(made) / len(made) < 0.7
 
