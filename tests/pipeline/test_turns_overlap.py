@@ -184,8 +184,8 @@ def test_somebody_elses_words_are_not_judged() -> None:
     floor = Floor(Turns(replace(SETTINGS, judge_ms=80)), ms=1000)
     answered(floor)
     assert floor.speak(220) == [Duck(0), Hold(0)]
-    assert far(floor, 200) == [Resume(0)]
-    assert floor.silent(160) == []
+    assert far(floor, 160) == []
+    assert floor.silent(40) == [Resume(0)]  # nor are they in the pause behind them
 
 
 def test_a_caller_who_speaks_up_after_somebody_else_is_yielded_to() -> None:
