@@ -47,14 +47,18 @@ class Microphone(MediaStreamTrack):
         self._left = (np.clip(pcm, -1, 1) * 32767).astype(np.int16)
         return self.position, self.position + len(pcm)
 
+    def next_samples(self) -> NDArray[np.int16]:
+        """The next 20 ms of what is to be said, or silence."""
+        samples, self._left = self._left[:FRAME], self._left[FRAME:]
+        return np.pad(samples, (0, FRAME - len(samples)))
+
     async def recv(self) -> av.AudioFrame:
         """The next 20 ms, when they are due."""
         now = time.monotonic()
         if self.began is None:
             self.began = now
         await asyncio.sleep(max(0.0, self.began + len(self.sent) * 0.02 - now))
-        samples, self._left = self._left[:FRAME], self._left[FRAME:]
-        samples = np.pad(samples, (0, FRAME - len(samples)))
+        samples = self.next_samples()
         frame = av.AudioFrame.from_ndarray(samples[None, :], format="s16", layout="mono")
         frame.sample_rate = RATE
         frame.pts = self.position

@@ -56,6 +56,6 @@ class CallSettings:
     tool_end_s: float = 5.0  # for tools under way to finish after the end of the call
     max_call_s: float = 1800.0
     connect_timeout_s: float = 30.0  # until the caller's first audio
-    dead_peer_s: float = (
-        5.0  # without any audio from the caller (silence is audio: a peer sends it all the time)
-    )
+    # Without any audio from the caller (silence is audio: a peer sends it all the time). Looked at every half
+    # second, so that one who is gone is noticed within 5 s.
+    dead_peer_s: float = 4.5

@@ -42,6 +42,7 @@ from pipeline.tools.desk import ToolDesk
 from pipeline.tools.line import CallLine
 from pipeline.turns import (
     Action,
+    Dip,
     Drop,
     Duck,
     Event,
@@ -115,6 +116,7 @@ class Dialogue:
         """The caller's next samples, 16 kHz mono s16le."""
         async with self._lock:
             self.last_audio_at = self._clock()
+            pcm = self.ear.aligned(pcm)
             self._send(Audio(pcm))
             for event in self.ear.push(pcm):
                 await self._handle(event)
@@ -177,6 +179,8 @@ class Dialogue:
                 await self._withdraw(answer, broadcast)
             case Stop():
                 await self._stop_answer(answer, broadcast)
+            case Dip():
+                self._output.fader.dip()
             case Duck():
                 self._output.fader.duck()
             case Hold():

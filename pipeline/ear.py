@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from model_runtime.protocol import INPUT_RATE
 from pipeline import interjection
 from pipeline.interjection import Kinds
 from pipeline.keypad import Keypad
+from pipeline.nearness import Nearness
+from pipeline.onset import Onset
 from pipeline.recent import RecentAudio
-from pipeline.segmenter import Segmenter, SegmenterSettings, SpeechStart, SpeechStop
-from pipeline.turns import Span, Tick
+from pipeline.segmenter import FRAME_BYTES, Segmenter, SegmenterSettings, SpeechStart, SpeechStop
+from pipeline.turns import Meaning, Span, Tick
 
 RECENT_S = 35  # a turn of the greatest length, and the pauses within it
 
@@ -29,18 +30,37 @@ class Ear:
         self.segmenter = Segmenter(settings)
         self.recent = RecentAudio(RECENT_S * INPUT_RATE)
         self.session_start = 0  # where on the call's clock the engine session's clock is 0
+        self._nearness = Nearness()
+        self._onset = Onset()
+        self._begins = False  # a sound, in what was pushed last
         self._keypad = Keypad()
         self._kinds = kinds
+
+    def aligned(self, pcm: bytes) -> bytes:
+        """The call's first samples behind so much silence that they are whole frames.
+
+        A resampler holds a few back at first, so that packets would come 1 ms short of a frame for the whole
+        call, and every frame wait for the packet after it.
+        """
+        return pcm if self.recent.end else bytes(-len(pcm) % FRAME_BYTES) + pcm
 
     def push(self, pcm: bytes) -> list[SpeechStart | SpeechStop]:
         """The caller's next samples, s16le; what they settle of speech."""
         self.recent.push(pcm)
-        return self.segmenter.push(pcm)
+        self._begins = self._onset.push(pcm)
+        events = self.segmenter.push(pcm)
+        if any(isinstance(event, SpeechStart) for event in events):
+            self._nearness.begins()
+        if self.segmenter.voiced:
+            self._nearness.push(pcm)
+        return events
 
     @property
     def tick(self) -> Tick:
         """How far it has come."""
-        return Tick(self.segmenter.position, self.segmenter.voiced)
+        voiced = self.segmenter.voiced
+        far = voiced and self._nearness.far
+        return Tick(self.segmenter.position, voiced and not far, self._begins, far)
 
     def press(self, key: str) -> None:
         """A key of the caller's phone."""
@@ -64,7 +84,7 @@ class Ear:
         """How long ago that was."""
         return (self.recent.end - sample) / INPUT_RATE
 
-    def meaning(self, start: int) -> Literal["back-channel", "barge-in", "open"]:
+    def meaning(self, start: int) -> Meaning:
         """Of what was said since ``start``, by its sound."""
         if self._kinds is None:
             return "open"

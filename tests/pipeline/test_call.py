@@ -25,7 +25,7 @@ from model_runtime.protocol import (
     Transcript,
 )
 from pipeline import page_messages as page
-from pipeline.call import CallAgent, CallEnd, CallSettings
+from pipeline.call import WATCH_EVERY_S, CallAgent, CallEnd, CallSettings
 from pipeline.dialogue import GREETING_INSTRUCTION, Dialogue
 from tests.pipeline.scene import echo, scene
 from tests.pipeline.scripted_engine import eventually, spoken
@@ -314,6 +314,10 @@ async def test_calls_that_nobody_ends_end(settings: CallSettings, speaks: bool, 
         if speaks:
             await call.caller(silence=40)
         assert (await call.running).reason == reason
+
+
+def test_a_caller_who_is_gone_is_noticed_within_five_seconds() -> None:
+    assert CallSettings().dead_peer_s + WATCH_EVERY_S <= 5.0
 
 
 async def test_interruption_from_elsewhere_silences_the_bot_too() -> None:

@@ -19,8 +19,8 @@ from model_runtime.protocol import (
     Speech,
 )
 from pipeline import page_messages as page
-from pipeline.fader import DUCKED
 from pipeline.turns import TurnSettings
+from pipeline.volume import DUCKED
 from tests.pipeline.scene import MUTE, SETTINGS, echo, scene
 from tests.pipeline.scripted_engine import eventually, spoken
 from tests.pipeline.virtual_transport import VOICE_20MS, VirtualTransport

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.segmenter import SpeechStart
-from pipeline.turns import Duck, Finished, Heard, Hold, Resume, Speculate, Stop
-from tests.pipeline.floor import INTERRUPTED, Floor, answered, at
+from dataclasses import replace
+
+from pipeline.segmenter import SpeechStart, SpeechStop
+from pipeline.turns import Action, Dip, Duck, Finished, Heard, Hold, Resume, Speculate, Stop, Tick, Turns
+from tests.pipeline.floor import INTERRUPTED, SETTINGS, Floor, answered, at
 
 
 def test_the_bot_gives_way_to_speech_over_it_step_by_step() -> None:
@@ -135,3 +137,76 @@ def test_a_radio_that_nobody_could_outwait_does_not_lower_the_answers_voice() ->
     floor.speak(5000)
     assert floor.go(Heard(0)) == []
     assert floor.speak(1000, begun=5000) == []
+
+
+def test_a_sound_that_begins_lowers_the_voice_a_little_until_it_is_known_what_it_is() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert begins(floor) == [Dip(0)]
+    assert floor.quiet(80) == []
+    assert floor.quiet(20) == [Resume(0)]
+
+
+def test_one_that_is_a_voice_lowers_it_more() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    for _ in range(2):
+        assert begins(floor) == [Dip(0)]  # again at once: the last one was a voice
+        assert floor.speak(200) == [Duck(0), Hold(0)]
+        assert begins(floor) == []  # it has given way already
+        floor.silent(1000)
+        floor.quiet(1400)
+
+
+def test_sounds_that_are_no_voice_do_not_make_the_answers_voice_flutter() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    assert begins(floor) == [Dip(0)]
+    floor.quiet(200)
+    for _ in range(4):
+        assert begins(floor) == []
+        assert floor.quiet(180) == []
+    assert begins(floor) == [Dip(0)]  # a second later it may be somebody after all
+
+
+def test_somebody_else_in_the_room_does_not_stop_the_bot() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    begun = floor.ms
+    assert floor.speak(220) == [Duck(0), Hold(0)]  # as soon as they are known to be far away...
+    assert far(floor, 2000) == [Resume(0)]  # ... it goes on
+    assert floor.silent(500) == []
+    assert floor.go(SpeechStop(at(begun + 2220), at(floor.ms))) == []
+    assert floor.turns.answering == 0
+
+
+def test_somebody_elses_words_are_not_judged() -> None:
+    floor = Floor(Turns(replace(SETTINGS, judge_ms=80)), ms=1000)
+    answered(floor)
+    assert floor.speak(220) == [Duck(0), Hold(0)]
+    assert far(floor, 160) == []
+    assert floor.silent(40) == [Resume(0)]  # nor are they in the pause behind them
+
+
+def test_a_caller_who_speaks_up_after_somebody_else_is_yielded_to() -> None:
+    floor = Floor(ms=1000)
+    answered(floor)
+    floor.speak(80)
+    far(floor, 1000)
+    assert floor.speak(200, begun=1080) == [Duck(0), Hold(0)]
+    assert floor.speak(340, begun=1280) == [Stop(0)]  # 600 ms of their own
+
+
+def far(floor: Floor, ms: int) -> list[Action]:
+    """Speech that goes on for so long, too quiet to be the caller's."""
+    actions: list[Action] = []
+    for _ in range(ms // 20):
+        floor.ms += 20
+        actions += floor.go(Tick(at(floor.ms), far=True))
+    return actions
+
+
+def begins(floor: Floor) -> list[Action]:
+    """Something, in the next 20 ms."""
+    floor.ms += 20
+    return floor.go(Tick(at(floor.ms), onset=True))

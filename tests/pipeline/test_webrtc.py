@@ -11,11 +11,13 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
 from av import AudioFrame
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
+from pipecat.transports.smallwebrtc.transport import RawAudioTrack
 
 from model_runtime.protocol import GROUP_SAMPLES, Done, Respond, Speech
 from pipeline.call import Call, CallAgent, Fader, transport_params
 from pipeline.jitter import AudioJitterBuffer
-from pipeline.webrtc import webrtc_transport
+from pipeline.volume import DUCKED
+from pipeline.webrtc import lower_at_the_line, webrtc_transport
 from tests.pipeline.scripted_engine import ScriptedEngine, eventually
 
 TONE = (8000 * np.sin(2 * np.pi * 450 * np.arange(GROUP_SAMPLES) / 24_000)).astype("<i2").tobytes()
@@ -87,6 +89,7 @@ async def test_a_greeting_is_heard_and_read_at_the_far_end() -> None:
         await eventually(lambda: loudest > 4000, "the sound")
         receiver = near.pc.getTransceivers()[0].receiver
         assert isinstance(vars(receiver)["_RTCRtpReceiver__jitter_buffer"], AudioJitterBuffer)
+        assert fader.at_line
         assert engine.samples > 0
         await far.close()
         assert (await running).reason == "hung-up"
@@ -94,3 +97,16 @@ async def test_a_greeting_is_heard_and_read_at_the_far_end() -> None:
         for task in listening:
             task.cancel()
         await asyncio.gather(*listening, return_exceptions=True)
+
+
+async def test_a_chunk_that_waits_for_its_packet_is_lowered_too() -> None:
+    track, fader = RawAudioTrack(24_000), Fader()
+    lower_at_the_line(track, fader)
+    chunk = await fader.filter(np.full(480, 10_000, np.int16).tobytes())
+    taken = track.add_audio_bytes(chunk)
+    assert (await track.recv()).to_ndarray()[0, -1] == 10_000  # type: ignore[no-untyped-call] # pipecat's
+    fader.duck()
+    second = await track.recv()  # type: ignore[no-untyped-call] # pipecat's
+    assert second.to_ndarray()[0, -1] == round(10_000 * DUCKED)
+    assert (second.sample_rate, second.pts) == (24_000, 240)
+    await taken

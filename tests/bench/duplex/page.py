@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tests.bench.duplex.reading import Seen
 from tests.bench.report import Goal
-
-if TYPE_CHECKING:
-    from tests.bench.duplex import Levels, Seen
 
 PIXELS_A_S, HEIGHT = 90, 44
 STYLE = """
@@ -70,18 +67,18 @@ def _scene(one: Seen) -> str:
 def _outcome(one: Seen) -> str:
     if one.failed:
         return f"failed: {one.failed}"
-    said = ["taken over"] * one.taken_over + [f"answered after {one.voice_to_voice_ms:.0f} ms"] * (
-        one.voice_to_voice_ms is not None
-    )
+    said = ["taken over"] * one.taken_over
+    if one.voice_to_voice_ms is not None:
+        said.append(f"answered after {one.voice_to_voice_ms:.0f} ms")
     if one.over_s is not None:
         said.append("it stopped" if one.yielded else "it went on")
         said += [f"{one.missing_ms:.0f} ms missing"] * (one.missing_ms > 40)
     return ", ".join(said)
 
 
-def _wave(levels: Levels, name: str, middle: float) -> str:
+def _wave(levels: Sequence[float], name: str, middle: float) -> str:
     """The envelope, mirrored, as one shape."""
-    scale = 0.45 * HEIGHT / max(float(levels.max()), 1e-6)
+    scale = 0.45 * HEIGHT / max(*levels, 1e-6)
     above = [f"{_x(i / 100)},{middle - level * scale:.1f}" for i, level in enumerate(levels)]
     below = [f"{_x(i / 100)},{middle + level * scale:.1f}" for i, level in enumerate(levels)]
     return f"<polygon class={name} points='{' '.join(above + below[::-1])}' />"

@@ -1,0 +1,120 @@
+"""What the callers of the scenes say, and what else is heard of them: mono float32 at 48 kHz.
+
+Two sets of speech that have nothing in common: one for whoever tunes a threshold, one for the figures.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import soxr
+
+from bot.headset import RATE
+from bot.waveform import Pcm, spoken
+from tests.e2e import speakers
+
+QUIET_DB = -8.0  # of a back-channel below the caller's other speech
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Who says what. ``say(text, voice)``: peak 0.5, nothing around the speech."""
+
+    voices: tuple[str, ...]
+    say: Callable[[str, str], Pcm]
+    questions: tuple[str, ...]
+    halves: tuple[str, str]  # of one question, with a pause between them
+    back_channels: tuple[str, ...]
+    commands: tuple[str, ...]
+    interruptions: tuple[str, ...]
+    background: tuple[str, ...]  # somebody else in the room
+
+
+@cache
+def _festival(text: str, voice: str) -> Pcm:
+    # Phones are for the diphone voices only.
+    return speakers.say(text, "ked_diphone" if text.startswith("[") else voice)
+
+
+@cache
+def _espeak(text: str, voice: str) -> Pcm:
+    command = ["espeak-ng", "-v", voice, "--stdout", text]
+    said = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    rate, pcm = int.from_bytes(said[24:28], "little"), np.frombuffer(said[44:], np.int16)
+    sound: Pcm = soxr.resample(pcm.astype(np.float32), rate, RATE).astype(np.float32)
+    sound *= np.float32(0.5 / np.abs(sound).max())
+    begin, end = spoken(sound, RATE) or (0, len(sound))
+    return sound[begin:end]
+
+
+SPEECH = {
+    # Nothing in Parley has learnt of festival's voices; the words are its judge's own, in part.
+    "figures": Speech(
+        voices=("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone"),
+        say=_festival,
+        questions=("How long does delivery take?", "Do you have tents?", "When are you open?"),
+        halves=("I would like to know", "how long the delivery takes"),
+        back_channels=("[m m hh m m]", "uh huh", "yeah", "okay", "right", "I see", "oh yeah", "sure"),
+        commands=("stop", "wait", "no", "hello"),
+        interruptions=(
+            "No, wait, stop for a moment.",
+            "Stop please, I want to ask about something else.",
+            "Hold on, that is not what I asked.",
+            "Excuse me, can you tell me the price?",
+            "Sorry, I meant the other one.",
+        ),
+        background=("Have you seen my glasses anywhere?", "Dinner is ready in ten minutes."),
+    ),
+    "tuning": Speech(
+        voices=("en-gb", "en-us", "en-gb-scotland"),
+        say=_espeak,
+        questions=("Can I send it back?", "What does shipping cost?"),
+        halves=("Could you tell me", "what a sleeping bag costs"),
+        back_channels=("aha", "yes", "fine", "good", "all right", "got it"),
+        commands=("pause", "halt", "pardon", "what"),
+        interruptions=(
+            "One second, I have another question.",
+            "Thanks, that is enough for now.",
+            "But what about the blue one?",
+            "Please be quiet for a while.",
+        ),
+        background=("The train leaves at half past seven.", "Somebody has left the door open again."),
+    ),
+}
+
+
+def quieter(sound: Pcm, db: float) -> Pcm:
+    """... by ``db`` (negative)."""
+    return sound * np.float32(10 ** (db / 20))
+
+
+def silence(ms: int) -> Pcm:
+    """So much of it."""
+    return np.zeros(RATE * ms // 1000, np.float32)
+
+
+def cough(draw: random.Random) -> Pcm:
+    """Two bursts of noise that fade, 90 to 160 ms each."""
+    noise = np.random.default_rng(draw.randrange(2**32))
+    bursts = []
+    for _ in range(2):
+        count = round(RATE * draw.uniform(0.09, 0.16))
+        burst = noise.standard_normal(count) * np.exp(-np.arange(count) / (0.04 * RATE))
+        bursts += [0.25 * burst / np.abs(burst).max(), np.zeros(round(RATE * draw.uniform(0.05, 0.12)))]
+    return np.concatenate(bursts).astype(np.float32)
+
+
+def typing(draw: random.Random) -> Pcm:
+    """A second of keys."""
+    noise = np.random.default_rng(draw.randrange(2**32))
+    sound = np.zeros(RATE, np.float32)
+    for _ in range(7):
+        at = draw.randrange(RATE - RATE // 50)
+        click = noise.standard_normal(RATE // 50) * np.exp(-np.arange(RATE // 50) / (0.003 * RATE))
+        sound[at : at + RATE // 50] += (0.15 * click / np.abs(click).max()).astype(np.float32)
+    return sound

@@ -1,0 +1,116 @@
+"""What the bench of turn taking plays and reads: its own scenes, lines and recordings."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from itertools import groupby
+
+import numpy as np
+import pytest
+
+from bot.headset import RATE
+from bot.waveform import Pcm
+from tests.bench.duplex.figures import summary
+from tests.bench.duplex.line import BadLine, Line
+from tests.bench.duplex.reading import ANSWER_S, Seen, look
+from tests.bench.duplex.scenes import KINDS, Scene, scenes
+from tests.bench.duplex.sounds import SPEECH, cough, silence
+
+ASKED = (RATE // 2, RATE)
+BEGUN_S = 1.4  # when the answer begins
+
+
+def tone(seconds: float, level: float = 0.25) -> Pcm:
+    return (level * np.sin(2 * np.pi * 300 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def seen(over_s: tuple[float, float] | None, *bot: Pcm, kind: str = "back-channel") -> Seen:
+    """A recording: a question, the bot's voice from 1.4 s on, and what was said over it."""
+    answer = np.concatenate([silence(round(BEGUN_S * 1000)), *bot, silence(2000)])
+    said = np.zeros(len(answer), np.float32)
+    spans = [ASKED] + ([(round(over_s[0] * RATE), round(over_s[1] * RATE))] if over_s else [])
+    for start, end in spans:
+        said[start:end] = 0.3
+    scene = Scene(kind, "", lambda: said)
+    return look(scene, said, answer, ASKED, spans[1] if over_s else None, toned=True)
+
+
+def test_an_answer_that_gave_way_and_went_on_is_read_to_ten_milliseconds() -> None:
+    voice = tone(ANSWER_S)
+    first, low, rest = np.split(voice, [round(1.06 * RATE), round(1.2 * RATE)])
+    found = seen((BEGUN_S + 1.0, BEGUN_S + 1.4), first, low * np.float32(0.5), silence(400), rest)
+    assert found.lowered_ms == pytest.approx(60, abs=10)
+    assert found.silent_ms == pytest.approx(200, abs=10)
+    assert found.back_ms == pytest.approx(200, abs=10)
+    assert found.dimmed_ms == pytest.approx(540, abs=20)
+    assert found.missing_ms == pytest.approx(0, abs=20)
+    assert not found.yielded
+
+
+def test_what_is_missing_of_an_answer_is_seen() -> None:
+    voice = tone(ANSWER_S)
+    found = seen((BEGUN_S + 1.0, BEGUN_S + 1.4), voice[:RATE], silence(300), voice[round(1.3 * RATE) :])
+    assert found.missing_ms == pytest.approx(300, abs=20)
+
+
+def test_an_answer_given_up_is_followed_by_another() -> None:
+    over = (BEGUN_S + 1.0, BEGUN_S + 2.0)
+    found = seen(over, tone(1.2), silence(1300), tone(ANSWER_S), kind="interruption")
+    assert found.yielded
+    assert found.silent_ms == pytest.approx(200, abs=10)
+    assert found.answered_ms == pytest.approx(500, abs=10)
+
+
+def test_a_bot_that_speaks_in_a_pause_has_taken_over() -> None:
+    answer = np.concatenate([silence(800), tone(1.0)])
+    said = np.concatenate([silence(500), np.full(RATE // 2, 0.3, np.float32), silence(800)])
+    assert look(Scene("pause", "", lambda: said), said, answer, ASKED, None, toned=True).taken_over
+
+
+def test_figures_carry_the_names_of_others() -> None:
+    over = (BEGUN_S + 1.0, BEGUN_S + 2.0)
+    stopped = seen(over, tone(1.2), silence(1300), tone(ANSWER_S), kind="interruption")
+    metrics, goals = summary([stopped, seen(over, tone(ANSWER_S)), seen(None, tone(1.0), kind="turn end")])
+    assert metrics["full_duplex_bench_v1"]["user_interruption"]["TOR"] == 1
+    assert metrics["tau_voice"]["selectivity"]["backchannel"] == 1
+    assert metrics["tau_voice"]["L_R_ms"]["p50"] == pytest.approx(400, abs=10)
+    met = {goal.name: goal.met for goal in goals}
+    assert met["interruptions not yielded to"]
+    assert "pause taken over" not in met  # nothing was played of it
+
+
+def test_scenes_are_the_same_from_the_same_seed() -> None:
+    def told(seed: int) -> list[tuple[str, str, float, int]]:
+        return [(scene.kind, scene.name, scene.after_s, scene.seed) for scene in scenes(3, seed, "tuning")]
+
+    assert told(1) == told(1) != told(2)
+    assert [kind for kind, *_ in told(1)] == [*KINDS] * 3
+
+
+def test_nothing_is_tuned_on_what_the_figures_are_of() -> None:
+    tuning, figures = SPEECH["tuning"], SPEECH["figures"]
+    for name in (
+        "voices", "questions", "halves", "back_channels", "commands", "interruptions", "background",
+    ):  # fmt: skip
+        assert not set(getattr(tuning, name)) & set(getattr(figures, name)), name
+    assert not np.array_equal(cough(random.Random(1)), cough(random.Random(2)))
+
+
+@pytest.mark.parametrize(("loss", "burst"), [(0.05, 1.0), (0.2, 1.0), (0.1, 4.0)])
+def test_a_bad_line_loses_what_it_says(loss: float, burst: float) -> None:
+    line = BadLine(Line(loss=loss, burst=burst), random.Random(1))
+    lost = [line._lost() for _ in range(50_000)]
+    assert np.mean(lost) == pytest.approx(loss, rel=0.1)
+    runs = [len(list(run)) for gone, run in groupby(lost) if gone]
+    assert np.mean(runs) == pytest.approx(burst if burst > 1 else 1 / (1 - loss), rel=0.1)
+
+
+async def test_jitter_keeps_the_order_and_reordering_does_not() -> None:
+    late = BadLine(Line(jitter_ms=100), random.Random(1))
+    now = asyncio.get_running_loop().time()
+    arrivals = [now + late._delay() for _ in range(200)]  # all sent at once, so to say
+    assert arrivals == pytest.approx(sorted(arrivals), abs=0.005)
+    assert 0.05 < arrivals[-1] - now < 0.11
+    overtaken = BadLine(Line(overtaken=0.1), random.Random(1))
+    assert np.mean([overtaken._delay() > 0.02 for _ in range(2000)]) == pytest.approx(0.1, rel=0.25)
