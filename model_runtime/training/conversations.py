@@ -48,7 +48,7 @@ INSTRUCTIONS = [
 OPENING_GROUPS = 3  # where an answer is decided: weighted more
 # More than it weighs for the ears: those tell what is asked, and it is the backbone that has to keep silent.
 REFUSED = 0.7  # weight of an answer that refuses
-DECIDED_GROUPS = 2  # of an answer that is only to be decided
+DECIDED_GROUPS = 2  # of an answer that is only to be decided, at least: "You can" begins many
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Writer:
         self.tokens = SpecialTokens.from_vocabulary(self.tokenizer.token_to_id, added)
         self.template = Template(self.tokens, self.encode)
         self.codes: dict[str, list[int]] = json.loads(answers.read_text())
+        self._decided = self._told_apart()
         self.schemas: dict[str, dict[str, Any]] = json.loads(TOOLS.read_text())
 
     def encode(self, text: str) -> list[int]:
@@ -107,6 +108,21 @@ class Writer:
         talk.weights += [0.0] * len(ids)
         if heard is not None:
             talk.slots += [(start + at, heard.index, count) for at, count in slots]
+
+    def _told_apart(self) -> dict[str, int]:
+        """Groups after which each sentence is told from all others by its text."""
+        ids = {text: self.encode(text) for text in self.codes}
+        return {
+            text: next(
+                (
+                    at
+                    for at in range(1, len(own))
+                    if all(other[:at] != own[:at] for other in ids.values() if other is not own)
+                ),
+                len(own),
+            )
+            for text, own in ids.items()
+        }
 
     def called(self, tool: str) -> list[int]:
         """A call of a tool that takes nothing, as it stands behind ``<tts_end>``."""
@@ -176,7 +192,7 @@ class Writer:
             last = place == len(heard) - 1
             cut = None
             if decides:
-                cut = DECIDED_GROUPS if one.intent != REPEAT else DECIDED_GROUPS + 1
+                cut = max(DECIDED_GROUPS, self._decided[answer])
             elif draw.random() < 0.5:
                 cut = min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
             weight = REFUSED if one.intent == REFUSE else 1.0
