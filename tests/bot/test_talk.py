@@ -61,7 +61,7 @@ async def parley(
     def call(_: str, connection: SmallWebRTCConnection, call_id: str, *__: object) -> Call:
         fader = Fader()
         transport = webrtc_transport(connection, transport_params(fader))
-        return here.call(transport, fader, call_id, CallRecord())
+        return here.call(transport, fader, call_id, CallRecord(), page=True)
 
     reception = GivenReception(settings, watched, call, nothing_known, AgentFolder({"bluebird": agent}))
     async with reception:
