@@ -26,9 +26,6 @@ SILENCE = bytes(PLAYED_BYTES)
 # in hand, or every hesitation would shift what was played against its echo; and what an echo takes to come
 # back is longer in any case.
 IN_HAND = 2  # frames
-# So long after the last of an answer no echo comes any more. There is nothing to take out and nothing to
-# learn then, and looking for it all the same takes 0.6 % of a core.
-REST = 100  # frames
 BACKLOG = 20  # frames after which hearing has stood still: the oldest are past
 
 
@@ -42,7 +39,6 @@ class EchoGuard(BaseAudioFilter):
         self._unframed, self._unheard = bytearray(), bytearray()  # less than a frame each
         self._played: deque[bytes] = deque()
         self._flowing = False  # whether an answer is being played to the processing
-        self._quiet = REST  # frames heard since the last one that was played to it
 
     def played(self, pcm: bytes) -> None:
         """The caller is being sent these samples: 24 kHz mono s16le, any whole number."""
@@ -65,9 +61,6 @@ class EchoGuard(BaseAudioFilter):
 
     def _cleaned(self, heard: bytes) -> bytes:
         self._flowing = len(self._played) > (0 if self._flowing else IN_HAND - 1)
-        self._quiet = 0 if self._flowing else self._quiet + 1
-        if self._quiet > REST:
-            return heard
         reference = self._played.popleft() if self._flowing else SILENCE
         if self._processing is None:
             return heard

@@ -137,25 +137,6 @@ async def test_speech_into_silence_is_left_as_it_is() -> None:
     assert 0.8 < loudness < 1.25
 
 
-async def test_it_rests_between_answers_and_knows_the_room_after() -> None:
-    """What is heard long after an answer is not touched; the echo of the next is taken out from its start."""
-    once = echo_of(answer(), 120, -10, coded=False)
-    out = list(chunks(answer(), OUTPUT_RATE))
-    pause = list(chunks(interruption(), INPUT_RATE))
-    left: list[Sound] = []
-    async with started() as guard:
-        for _ in range(2):
-            for number, chunk in enumerate(chunks(once, INPUT_RATE)):
-                for one in out[number : number + 1]:
-                    guard.played(one)
-                left.append(await _cleaned(guard, chunk))
-            for _ in range(60):
-                await guard.filter(bytes(2 * HEARD_BYTES))
-            assert [await guard.filter(chunk) for chunk in pause] == pause
-    again = np.concatenate(left[len(left) // 2 :])
-    assert np.std(again) < 0.05 * np.std(once)
-
-
 async def test_only_whole_frames_come_out_and_none_is_lost() -> None:
     async with started() as guard:
         assert await guard.filter(bytes(100)) == b""
