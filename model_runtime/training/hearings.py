@@ -42,8 +42,8 @@ UNKNOWN = -100  # a frame of which nobody said what is in it; what cross-entropy
 NOTHING = 0.04  # share of hearings that are no speech at all
 MIXED = 0.4  # share of mixed speakers among the utterances: recorded ones are clearer
 NATURAL = 0.35  # ... and of natural ones, which are few and heard often
-PHONED = 0.35  # share of hearings over a plain telephone line with nothing but hiss on it,
-HISS_DB = (11.0, 24.0)  # ... so far below the speech: what all else happens on is learnt beside it
+PLAIN_LINE = 0.35  # share of hearings, on the hardest lines, over a telephone with nothing but hiss on it,
+HISS_DB = (11.0, 24.0)  # ... which is so far below the speech
 PLAYED = (0.88, 1.16)  # each time a natural one is played so much faster, pitch and formants with it
 _PINK = coloured(80_000, np.random.default_rng(0), 1.0)
 Mel = npt.NDArray[np.float16]
@@ -138,20 +138,22 @@ def hearing(said: Said, everyone: list[Said], draw: np.random.Generator, hardnes
             wave = telephone(wave)
         mel = mel_of(wave)
         return Hearing(mel, "", REFUSE, np.zeros((len(mel) - 1) // 4, dtype=np.int64), [])
-    if draw.random() < PHONED * hardness:
+    if draw.random() < PLAIN_LINE * hardness:
         wave, late = placed(said.wave, draw)
         if draw.random() < 0.5:  # a dull voice loses its consonants first
             wave = tilted(wave, draw.uniform(-20, 3))
-        hiss = coloured(len(wave), draw, 0)
-        wave = telephone(with_noise(wave, hiss, draw.uniform(*HISS_DB)) * draw.uniform(0.2, 0.9))
-        return labelled(said, wave, late)
+        return labelled(said, hissing(wave, draw, draw.uniform(*HISS_DB), draw.uniform(0.2, 0.9)), late)
     return labelled(said, *over_a_line(said.wave, others, draw, hardness))
+
+
+def hissing(wave: Wave, draw: np.random.Generator, decibels: float, gain: float) -> Wave:
+    """Over G.711, with white noise at that ratio."""
+    return telephone(with_noise(wave, coloured(len(wave), draw, 0), decibels) * gain)
 
 
 def over_the_test_line(wave: Wave, draw: np.random.Generator, decibels: float = 15.0) -> Wave:
     """The line of the gate: 200 ms before, 400 ms after, white noise at that ratio, then G.711."""
-    wave = np.pad(wave, (3200, 6400)).astype(np.float32)
-    return telephone(with_noise(wave, coloured(len(wave), draw, 0), decibels) * 0.5)
+    return hissing(np.pad(wave, (3200, 6400)).astype(np.float32), draw, decibels, 0.5)
 
 
 def heard_on_the_test_line(said: Said, draw: np.random.Generator, noisy: bool) -> Hearing:

@@ -21,7 +21,7 @@ from torch import Tensor
 from model_runtime.listening.features import slaney_filters
 from model_runtime.training.augment import RATE, Wave
 from model_runtime.training.hearings import MIXED, NATURAL, PHONES, Said, natural, read
-from model_runtime.training.synthesise import PARALLEL
+from model_runtime.training.synthesise import PARALLEL, as_pcm
 
 N_FFT, HOP = 512, 128  # samples: 32 ms, 8 ms
 BANDS = 30  # of an envelope, 94 Hz apart below 1 kHz: formants are told apart, most voices' harmonics are not
@@ -153,11 +153,6 @@ def through(spectrum: Tensor, gain: Floats, count: int) -> Wave:
     fine = read_at(gain.T, np.interp(hertz, centres(), np.arange(BANDS)))  # [N_FFT / 2 + 1, T]
     louder = spectrum * torch.from_numpy(10 ** (fine / 2)).float()
     return np.asarray(torch.istft(louder, N_FFT, HOP, window=_window(), length=count).numpy())
-
-
-def as_pcm(wave: Wave) -> npt.NDArray[np.int16]:
-    """At the level of every utterance."""
-    return np.asarray(wave * (0.6 * 32767 / max(float(np.abs(wave).max()), 1e-3)), dtype=np.int16)
 
 
 def mix(told: Sequence[Said], speaker: Speaker) -> Said:

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,6 +129,11 @@ def fits(phones: list[tuple[str, float]], seconds: float) -> bool:
     return len(phones) > 2 and phones[-2][1] - STRAY_S < seconds < phones[-1][1] + STRAY_S
 
 
+def as_pcm(wave: npt.NDArray[np.floating[Any]]) -> Pcm:
+    """At the level of every utterance."""
+    return np.asarray(wave * (0.6 * 32767 / max(float(np.abs(wave).max()), 1e-3)), dtype=np.int16)
+
+
 def speak(words: str, voice: Voice, scratch: Path) -> tuple[Pcm, list[tuple[str, float]]]:
     """The words in that voice: int16 [n] at 16 kHz, and its phones with when each ends, in seconds.
 
@@ -173,8 +179,7 @@ def speak(words: str, voice: Voice, scratch: Path) -> tuple[Pcm, list[tuple[str,
             raise ValueError(f"no such engine: {voice.engine}")
     wave, rate = soundfile.read(wav, dtype="float32")
     wave = soxr.resample(wave, rate * voice.formant, RATE)
-    loud = float(np.abs(wave).max())
-    pcm = np.asarray(wave * (0.6 * 32767 / max(loud, 1e-3)), dtype=np.int16)
+    pcm = as_pcm(wave)
     if not fits(phones, len(pcm) / RATE):
         phones = phones_of(words)
     return pcm, phones

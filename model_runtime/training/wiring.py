@@ -27,7 +27,7 @@ STILL = 31  # the rotary pair that hardly turns within a call
 NEARNESS = 6.0  # of a score, each pair at distance 0
 AUDIBLE = 4.0  # of a score, between a row of audio and any other token
 LOUD = 0.4  # what one point of an intent's score adds to the residual stream
-PRACTICE, RATE = 700, 5e-3  # steps, and how fast at first
+PRACTICE, RATE = 300, 5e-3  # steps, and how fast at first
 
 
 @dataclass(frozen=True)
