@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_runtime.thinking.backbone import Backbone, BackboneConfig
-from model_runtime.training.conversations import REFUSED, Conversation, HeardTurn, Writer
+from model_runtime.training.conversations import GOODBYE, REFUSED, Conversation, HeardTurn, Writer
 from model_runtime.training.encoder import NANO, batches, examine
 from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
@@ -44,6 +44,9 @@ REUSE = 8  # times a hearing is asked in a call: hearing costs as much as answer
 KEPT = 5120  # hearings to draw from: several shards, so that those of a step are not all of one
 PRACTISED = 960  # hearings the listening head practises on
 OWN = 0.1  # share of hearings whose rows are left as they are
+# Share of calls that end in a goodbye: it is one question in 44, and seldom the last, and a call is hung up
+# after it alone.
+GOODBYES = 0.25
 CLEAR = 0.45  # of a blend at least so much is the hearing's own
 # Taken off the ears' score for refusing. Of 219 known questions and 121 others over the gate's line, in
 # festival's voices, .90 and .87 come out right with it and .88 and .92 without: whoever asks for a
@@ -171,15 +174,24 @@ def with_the_ripple_of(rows: Tensor, others: Tensor, draw: random.Random) -> Ten
 
 @torch.no_grad()
 def plan(
-    hearer: Hearer, heard: Sequence[Tensor], writer: Writer, draw: random.Random, share: float = 0.5
+    hearer: Hearer,
+    heard: Sequence[Tensor],
+    goodbyes: Sequence[Tensor],
+    writer: Writer,
+    draw: random.Random,
+    share: float = 0.5,
 ) -> tuple[list[Conversation], Tensor]:
     """Hearings dealt out as calls of one to twelve turns, and their rows [B, N, hidden], zero-padded.
 
     A ``share`` of the steps only decide, in long calls, so that little of the work is instructions; the
-    others speak.
+    others speak, and some of their calls end in one of ``goodbyes``.
     """
     decides = draw.random() < share
     turns = draw.choice([8, LONG] if decides else [1, 2, 4, 6])
+    heard = list(heard)
+    for last in range(turns - 1, len(heard), turns):
+        if goodbyes and not decides and draw.random() < GOODBYES:
+            heard[last] = draw.choice(goodbyes)
     taught = [
         rows if draw.random() < OWN else with_the_ripple_of(rows, draw.choice(heard), draw) for rows in heard
     ]
@@ -255,7 +267,7 @@ def teach_to_listen(
     listener.lay_out(hearer, torch.cat(heard[:200]))
 
     def some() -> tuple[Tensor, list[Asked]]:
-        talks, rows = plan(hearer, draw.sample(heard, QUESTIONS), writer, draw)
+        talks, rows = plan(hearer, draw.sample(heard, QUESTIONS), [], writer, draw)
         with torch.no_grad():
             return laid_out(talks, rows, backbone)[0], questions(talks)
 
@@ -308,8 +320,9 @@ def main() -> None:
     pool: list[Tensor] = []
     for shard in listened(hearer, args.work, seed, draw):
         pool = [*pool, *shard][-KEPT:]
+        goodbyes = [rows for rows in pool if hearer.told_by(rows) == GOODBYE]
         for _ in range(REUSE * len(shard) // QUESTIONS):
-            talks, rows = plan(hearer, draw.sample(pool, QUESTIONS), writer, draw, args.decides)
+            talks, rows = plan(hearer, draw.sample(pool, QUESTIONS), goodbyes, writer, draw, args.decides)
             lost, right = losses(mind, talks, rows)
             told = {"right": right} | {key: float(loss.detach()) for key, loss in lost.items()}
             if not stage.learn(lost["speech"] + lost["intent"], told):

@@ -88,7 +88,7 @@ def test_what_is_asked_is_what_the_ears_tell_of_the_blend_and_its_intent_reaches
     mind = Mind(new_backbone(writer.tokenizer.get_vocab_size()))
     hearer = Hearer()
     heard = [torch.randn(6 + at, HIDDEN) for at in range(6)]
-    talks, rows = plan(hearer, heard, writer, random.Random(2))
+    talks, rows = plan(hearer, heard, [], writer, random.Random(2))
     asked = [
         (index, count, name)
         for talk in talks
