@@ -190,21 +190,16 @@ class SpeechModel:
     @torch.inference_mode()
     def step(self, cache: KVCache, id: int, rows: tuple[int, int] | None = None) -> Tensor:
         """Read one id; returns the logits of the next, or only those of ids [from, to) ``rows``."""
-        ids = torch.tensor((id,), dtype=torch.long, device=self.device)
-        return self.backbone.logits(self.backbone.extend(cache, self.backbone.embed(ids))[0], rows)
+        return self.backbone.logits(self.step_each([cache], [id])[0], rows)
 
     @torch.inference_mode()
-    def step_each(
-        self, caches: Sequence[KVCache], ids: Sequence[int], rows: Sequence[tuple[int, int] | None]
-    ) -> list[Tensor]:
-        """Read one id into each of several sessions' caches; returns what ``step`` would of each."""
+    def step_each(self, caches: Sequence[KVCache], ids: Sequence[int]) -> Tensor:
+        """Read one id into each of several sessions' caches; returns their last hidden states [B, hidden].
+
+        Raises ``ContextFull``, and leaves every cache as it was, when one has no room.
+        """
         embeddings = self.backbone.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
-        hidden = self.backbone.extend_each(caches, embeddings)
-        scores: dict[int, Tensor] = {}
-        for asked in set(rows):  # an audio slot scores its own ids only: one product for all in such a slot
-            of = [at for at, one in enumerate(rows) if one == asked]
-            scores |= zip(of, self.backbone.logits(hidden[of], asked), strict=True)
-        return [scores[at] for at in range(len(ids))]
+        return self.backbone.extend_each(caches, embeddings)
 
     def parser(self, *, speaking: bool = True, thinking: bool = False) -> InterleaveParser:
         """A parser for what follows a prompt that ended with ``<tts_start>``, a thought, or neither."""

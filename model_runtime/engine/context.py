@@ -13,12 +13,12 @@ from model_runtime.thinking.kv_cache import KVCache
 class Context:
     """``ids`` are the positions the cache holds, ``size`` the most it can.
 
-    The cache is made when first needed.
+    The cache is made, or its slot taken, when first needed, and given back by ``forget``.
 
     ``chunk`` is the most tokens that one unit of work reads.
     """
 
-    def __init__(self, new_cache: Callable[[int], KVCache], size: int, chunk: int) -> None:
+    def __init__(self, new_cache: Callable[[], KVCache], size: int, chunk: int) -> None:
         """Empty."""
         self.size = size
         self.ids: list[int] = []
@@ -48,9 +48,13 @@ class Context:
         self.keep(same)
 
     def forget(self) -> None:
-        """Let go of the cache: after a fault in the middle of an operation nobody knows what is in it."""
+        """Give the cache back: at the end, or after a fault in the midst of an operation, when nobody knows
+        what is in it.
+        """
         self.ids = []
-        self._cache = None
+        if self._cache is not None:
+            self._cache.release()
+            self._cache = None
 
     def read(self, tokens: Tokens, draw: Draw | None = None) -> Work[int]:
         """Read what is missing of ``tokens``, which begin with what the cache holds; returns the id drawn
@@ -77,5 +81,5 @@ class Context:
 
     def _held(self) -> KVCache:
         if self._cache is None:
-            self._cache = self._new_cache(self.size)
+            self._cache = self._new_cache()
         return self._cache

@@ -29,11 +29,15 @@ class Draw:
             return self.sampler.tokens.audio_slot
         return None
 
-    def __call__(self, logits: Tensor) -> int:
-        """From the scores of ``rows``."""
+    @property
+    def slot(self) -> Slot:
+        """What the next id has to be; FREE: anything."""
+        return Slot.FREE if self.parser is None else self.parser.slot
+
+    def __call__(self, scores: Tensor) -> int:
+        """From the scores of ``rows``. Raises ArithmeticError if they are no numbers."""
         rows = self.rows
-        slot = Slot.FREE if self.parser is None else self.parser.slot
-        return self.sampler.draw(logits, 0 if rows is None else rows[0], slot)
+        return self.sampler.draw(scores, 0 if rows is None else rows[0], self.slot)
 
 
 class Draws:

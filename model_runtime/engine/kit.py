@@ -1,9 +1,10 @@
-"""What all sessions of an engine share: the model and its limits, and how each operation is done with it."""
+"""What all sessions of an engine share: the model, memory and limits, and how each operation is done."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from model_runtime.engine.context import Context
 from model_runtime.engine.draws import Draw, Draws
 from model_runtime.engine.history import Entry
+from model_runtime.engine.memory import Memory, fitting
 from model_runtime.engine.ops import Decode, Hear, Op, Prefill, Vocode
 from model_runtime.engine.pace import Pace
 from model_runtime.engine.prompts import Prompts
@@ -32,13 +33,17 @@ from model_runtime.protocol import INPUT_RATE, HistoryEntry, Respond, Sampling
 from model_runtime.speaking.schedule import Schedule
 from model_runtime.speaking.token2wav import Token2WavStream, push_each
 from model_runtime.speaking.voice import Voice
-from model_runtime.thinking.sampling import SamplingOptions
+from model_runtime.thinking.sampling import NOTHING, SamplingOptions, draw_each
 
 log = logging.getLogger(__name__)
 
 PIECE = 25 * INPUT_RATE  # samples: the encoder hears no more at once, and upstream cuts there too
 SHORTEST = 60 * INPUT_RATE // 1000  # samples: less may be no patch at all to the encoder, and is no word
+DECODE_BATCH = {"cpu": 16, "cuda": 256}  # sessions in one step
 SPEECH_BATCH = {"cpu": 2, "cuda": 8}  # chunks in one pass; nano's cost a CPU the same one by one (see README)
+MEMORY_SHARE = 0.6  # of what a GPU has left: the rest is for speech, whose caches a call has while it speaks
+ROOM = 2048  # tokens: a session that can hold fewer is of no use
+NO_NUMBERS = "the scores of the next token are no numbers"
 SMALL = 1024  # hidden size below which one thread is quicker than several
 
 
@@ -53,9 +58,12 @@ class Kit:
         self.voices = Voices(model, settings.voices)
         self.expect: Callable[[Voice], None] = lambda voice: None  # told of a voice that may speak soon
         self.pace = Pace()
-        self.speech_batch = settings.speech_batch or SPEECH_BATCH[model.device.type]
+        kind = model.device.type
+        self.decode_batch = settings.decode_batch or DECODE_BATCH[kind]
+        self.speech_batch = settings.speech_batch or SPEECH_BATCH[kind]
         self.tokens = model.tokens
-        self.max_context = min(model.max_context, settings.max_context or model.max_context)
+        self.max_context = _max_context(model, settings)
+        self.memory = Memory(model, settings.max_sessions, self.max_context, fixed=kind == "cuda")
         self.masked = self.card.slot_masking if settings.slot_masking is None else settings.slot_masking
         self.prompts = Prompts(model.template, self.tokens, self.card.transcribe_instructions)
         self.best = Draw(model.sampler(SamplingOptions(temperature=0.0, repetition_penalty=1.0), seed=0))
@@ -69,8 +77,10 @@ class Kit:
 
     def context(self, size: int = 0) -> Context:
         """An empty context of ``size`` positions, by default of all a session may hold."""
-        size = min(size or self.max_context, self.model.max_context)
-        return Context(self.model.new_cache, size, self.settings.prefill_tokens)
+        if not size:
+            return Context(self.memory.session, self.max_context, self.settings.prefill_tokens)
+        size = min(size, self.model.max_context)
+        return Context(lambda: self.memory.aside(size), size, self.settings.prefill_tokens)
 
     def parser(self, speaking: bool, thinking: bool = False) -> InterleaveParser:
         """A reader of what the model writes; see ``InterleaveParser``."""
@@ -143,15 +153,38 @@ class Kit:
                 logits = model.prefill(op.cache, op.tokens.ids, embeddings, rows)
                 return None if op.draw is None else op.draw(logits)
             case Decode():
-                return op.draw(model.step(op.cache, op.id, op.draw.rows))
+                (id,) = self.decode_each([op])
+                if id == NOTHING:
+                    raise ArithmeticError(NO_NUMBERS)
+                return id
             case Vocode():
                 return op.stream.push(op.codes, op.last)
 
-    def decode_each(self, steps: Sequence[Decode]) -> list[Tensor]:
-        """The scores each step draws from, all computed as one. Raises before any cache has moved on."""
-        return self.model.step_each(
-            [step.cache for step in steps], [step.id for step in steps], [step.draw.rows for step in steps]
-        )
+    def decode_each(self, steps: Sequence[Decode]) -> list[int]:
+        """The id that each step draws, all computed as one; ``NOTHING`` where its scores are no numbers.
+
+        When it raises no cache has moved on.
+        """
+        lengths = [step.cache.length for step in steps]
+        try:
+            hidden = self.memory.read_each([step.cache for step in steps], [step.id for step in steps])
+            alike: defaultdict[tuple[int, int] | None, list[int]] = defaultdict(list)
+            for at, step in enumerate(steps):
+                alike[step.draw.rows].append(at)
+            drawn: dict[int, int] = {}
+            for rows, of in alike.items():  # an audio slot scores its own ids only: a small part of the head
+                scores = self.model.backbone.logits(hidden if len(of) == len(steps) else hidden[of], rows)
+                draws = [steps[at].draw for at in of]
+                first = 0 if rows is None else rows[0]
+                ids = draw_each(
+                    scores, [draw.sampler for draw in draws], first, [draw.slot for draw in draws]
+                )
+                drawn |= zip(of, ids, strict=True)
+        except BaseException:
+            for step, length in zip(steps, lengths, strict=True):
+                step.cache.truncate(length)
+            raise
+        return [drawn[at] for at in range(len(steps))]
 
     def stream(self, voice: Voice) -> Token2WavStream:
         """A reply in that voice, as it begins."""
@@ -166,13 +199,16 @@ class Kit:
         begun = time.monotonic()
         for seconds in (1, 3):
             heard = self.execute(Hear(np.zeros(seconds * INPUT_RATE, np.float32)))
-        caches = [self.model.new_cache(256) for _ in range(2)]
+        caches = [self.memory.session() for _ in range(min(2, self.settings.max_sessions))]
         human = self.prompts.human(0, [heard], "", "").tokens
         ids = [self.execute(Prefill(cache, human, self.best)) for cache in caches]
         for _ in range(8):
             steps = [Decode(cache, id, self.best) for cache, id in zip(caches, ids, strict=True)]
             ids = [self.execute(step) for step in steps]
         self.decode_each([Decode(cache, id, self.best) for cache, id in zip(caches, ids, strict=True)])
+        for cache in caches:
+            cache.release()
+        self.memory.warm_up(self.decode_batch, ROOM)
         for voice in self.model.voices.values():
             self.model.token2wav.warm(voice)  # its prompt is read once, for all calls
         # Any one voice will do: another has other numbers, and the same kernels. Callers may be waiting.
@@ -183,6 +219,28 @@ class Kit:
                     self.vocode_each([Vocode(stream, [0] * stream.needed, False) for stream in streams])
                 self.vocode_each([Vocode(stream, [0], True) for stream in streams])
         log.info("warm seconds=%.1f", time.monotonic() - begun)
+
+
+def _max_context(model: SpeechModel, settings: Settings) -> int:
+    """Tokens a session may hold: what was asked for, or as much as a GPU has memory for.
+
+    Raises ``CheckpointError`` if it has not enough.
+    """
+    wanted = min(model.max_context, settings.max_context or model.max_context)
+    if model.device.type != "cuda":
+        return wanted  # the system lends memory as it is written
+    free = int(MEMORY_SHARE * torch.cuda.mem_get_info(model.device)[0])
+    fits = fitting(model, settings.max_sessions, wanted, free)
+    if fits < (wanted if settings.max_context else min(wanted, ROOM)):
+        fault = (
+            f"leaves {free / 1e9:.1f} GB of {model.device} for the pasts of {settings.max_sessions} sessions:"
+            f" {fits} tokens each, {max(settings.max_context, ROOM)} are needed"
+        )
+        remedy = "Take on fewer sessions, ask for less context, or use a larger device."
+        raise CheckpointError.of(model.checkpoint.folder, fault, remedy)
+    if fits < wanted:
+        log.info("sessions may hold %d of %d tokens: so many fit into memory", fits, wanted)
+    return fits
 
 
 def load(settings: Settings) -> Kit:

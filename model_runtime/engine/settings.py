@@ -24,9 +24,10 @@ class Settings:
     may go before it. ``prefill_tokens`` is the most that one unit of work prefills, so that a long prompt
     does not hold up the calls that are speaking. ``decode_batch`` is how many calls' next ids one step
     computes; 1 makes every call bit for bit what it would be alone, more makes many calls cheap and each the
-    same up to rounding. ``speech_batch`` is the same for the chunks of codes that become sound in one pass; 0
-    chooses by the device: a CPU is hardly quicker with many, and whoever needs sound next waits for all of
-    them.
+    same up to rounding. ``speech_batch`` is the same for the chunks of codes that become sound in one pass.
+    Both are chosen by the device if they are 0: a CPU is hardly quicker with many chunks, and whoever needs
+    sound next waits for all of them. The memory for the pasts of ``max_sessions`` is held from the beginning;
+    on a GPU ``max_context`` 0 is no more than fits there.
     ``chunks`` are how many codes (40 ms each) become sound at a time: the first, the second, ..., and the
     last again and again. ``voices`` is a folder of voices beside the checkpoint's own, which may change while
     the engine runs.
@@ -47,7 +48,7 @@ class Settings:
     max_thought_tokens: int = 256
     max_transcript_tokens: int = 128
     prefill_tokens: int = 512
-    decode_batch: int = 16
+    decode_batch: int = 0
     speech_batch: int = 0
     chunks: tuple[int, ...] = Schedule().chunks
     slot_masking: bool | None = None  # None: what the checkpoint's card says
@@ -94,7 +95,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         "--decode-batch",
         type=int,
         default=default.decode_batch,
-        help="calls decoded in one step; 1: no call depends on another's (default %(default)s)",
+        help="calls decoded in one step; 1: no call depends on another's (default: 16 on a CPU, else all)",
     )
     add(
         "--speech-batch",
@@ -124,10 +125,10 @@ def parse(arguments: list[str] | None = None) -> Settings:
     )
     add("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     a = parser.parse_args(arguments)
-    for name in ("port", "threads", "max_context", "max_thought", "speech_batch"):
+    for name in ("port", "threads", "max_context", "max_thought", "decode_batch", "speech_batch"):
         if getattr(a, name) < 0:
             parser.error(f"--{name.replace('_', '-')} cannot be negative")
-    for name in ("max_sessions", "max_reply", "decode_batch"):
+    for name in ("max_sessions", "max_reply"):
         if getattr(a, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be more than zero")
     return Settings(

@@ -23,10 +23,13 @@ def transcribe(kit: Kit, response: Response, done: Callable[[Response, str], Non
     context = kit.context(len(prompt) + limit)
     parser = kit.parser(speaking=False)
     text = ""
-    drawn = yield from context.read(prompt, kit.best)
-    for _ in range(limit):
-        text += "".join(event.text for event in parser.push([drawn]) if isinstance(event, Text))
-        if parser.over:
-            break
-        drawn = yield from context.decode(drawn, kit.best)
+    try:
+        drawn = yield from context.read(prompt, kit.best)
+        for _ in range(limit):
+            text += "".join(event.text for event in parser.push([drawn]) if isinstance(event, Text))
+            if parser.over:
+                break
+            drawn = yield from context.decode(drawn, kit.best)
+    finally:
+        context.forget()
     done(response, text.strip())

@@ -18,16 +18,16 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
 from model_runtime.engine import scheduler
 from model_runtime.engine.beside import Beside
 from model_runtime.engine.job import Job, Purpose
-from model_runtime.engine.kit import Kit
+from model_runtime.engine.kit import NO_NUMBERS, Kit
 from model_runtime.engine.ops import Decode, Op, Vocode
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.session import Session
 from model_runtime.protocol import ClientMessage, EngineMessage, Error, Open
+from model_runtime.thinking.sampling import NOTHING
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +54,15 @@ class Piece(NamedTuple):
     job: Job
 
 
-def _drawn_from(scores: Tensor) -> Callable[[Op], int]:
-    """How a decode step is finished whose scores were computed with others'."""
+def _drawn(id: int) -> Callable[[Op], int]:
+    """How a decode step is finished that was done with others'."""
 
-    def draw(op: Op) -> int:
-        assert isinstance(op, Decode)
-        return op.draw(scores)
+    def result(_: Op) -> int:
+        if id == NOTHING:
+            raise ArithmeticError(NO_NUMBERS)
+        return id
 
-    return draw
+    return result
 
 
 class Worker:
@@ -177,7 +178,7 @@ class Worker:
         kind: type[Decode | Vocode]
         match op:
             case Decode():
-                kind, most = Decode, self._kit.settings.decode_batch
+                kind, most = Decode, self._kit.decode_batch
             case Vocode():
                 kind, most = Vocode, self._kit.speech_batch
             case _:
@@ -199,9 +200,9 @@ class Worker:
         responses = any(piece.job.purpose is Purpose.RESPONSE for piece in pieces)
         if responses:
             self._kit.pace.begin(self._clock())
-        scores = self._decode(pieces) if len(pieces) > 1 else None
+        ids = self._decode(pieces) if len(pieces) > 1 else None
         for at, piece in enumerate(pieces):
-            self._step(piece, self._kit.execute if scores is None else _drawn_from(scores[at]))
+            self._step(piece, self._kit.execute if ids is None else _drawn(ids[at]))
         if responses:
             self._kit.pace.end(self._clock())
 
@@ -225,8 +226,8 @@ class Worker:
             if piece.job.op is chunk:  # else it was closed meanwhile
                 self._step(piece, lambda _, sound=sound: sound.result())  # type: ignore[misc] # sound is bound
 
-    def _decode(self, pieces: list[Piece]) -> list[Tensor] | None:
-        """The scores of a step of several sessions; ``None`` if it failed, and each is to be tried alone."""
+    def _decode(self, pieces: list[Piece]) -> list[int] | None:
+        """The ids of a step of several sessions; ``None`` if it failed, and each is to be tried alone."""
         try:
             return self._kit.decode_each(
                 [piece.job.op for piece in pieces if isinstance(piece.job.op, Decode)]

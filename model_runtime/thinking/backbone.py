@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_runtime.thinking.kv_cache import KVCache, Pasts
+from model_runtime.thinking.kv_cache import KVCache, Slots
+from model_runtime.thinking.pasts import Attends, Pasts
 
 __all__ = ["Backbone", "BackboneConfig", "KVCache"]
 
@@ -94,7 +95,7 @@ class _Attention(nn.Module):
         out: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
         return out
 
-    def extend(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Pasts, layer: int) -> Tensor:
+    def extend(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Attends, layer: int) -> Tensor:
         # x [B, T, hidden], cos and sin [T, head_dim] or [B, 1, T, head_dim]
         q, k, v = self.qkv(x)
         y = pasts.attend(layer, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
@@ -132,7 +133,7 @@ class _Layer(nn.Module):
         y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return y
 
-    def extend(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Pasts, layer: int) -> Tensor:
+    def extend(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Attends, layer: int) -> Tensor:
         x = x + self.self_attn.extend(self.input_layernorm(x), cos, sin, pasts, layer)
         y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return y
@@ -172,7 +173,7 @@ class Backbone(nn.Module):
         weight = self.lm_head.weight
         return F.linear(hidden, weight if rows is None else weight[rows[0] : rows[1]])
 
-    def _positions(self, start: int, end: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def positions(self, start: int, end: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [end - start, head_dim] in ``like``'s dtype, from a table that grows by doubling."""
         table = self._rope
         known = 0 if table is None else table[0].shape[0]
@@ -194,7 +195,7 @@ class Backbone(nn.Module):
         on the right, real rows do not need it (attention is causal).
         """
         length = embeddings.shape[1]
-        cos, sin = self._positions(0, length, embeddings)
+        cos, sin = self.positions(0, length, embeddings)
         allowed = None
         if mask is not None:
             causal = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()
@@ -226,6 +227,19 @@ class Backbone(nn.Module):
             dtype=weight.dtype,
         )
 
+    def new_slots(self, count: int, max_tokens: int) -> Slots:
+        """A static cache for ``count`` sessions of at most ``max_tokens`` each."""
+        config, weight = self.config, self.lm_head.weight
+        return Slots(
+            count,
+            config.num_hidden_layers,
+            config.num_key_value_heads,
+            config.head_dim,
+            max_tokens,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
     @torch.inference_mode()
     def extend(self, cache: KVCache, embeddings: Tensor) -> Tensor:
         """Add rows [T, hidden] to one session. Returns their last hidden states [T, hidden], for ``logits``.
@@ -234,8 +248,8 @@ class Backbone(nn.Module):
         """
         length, past = embeddings.shape[0], cache.length
         cache.reserve(past + length)
-        cos, sin = self._positions(past, past + length, embeddings)
-        hidden = self._through(embeddings[None], cos, sin, Pasts([cache], length))
+        cos, sin = self.positions(past, past + length, embeddings)
+        hidden = self.through(embeddings[None], cos, sin, Pasts([cache], length))
         cache.length = past + length
         return hidden[0]
 
@@ -248,15 +262,18 @@ class Backbone(nn.Module):
         """
         for cache in caches:
             cache.reserve(cache.length + 1)
-        tables = self._positions(0, 1 + max(cache.length for cache in caches), embeddings)
+        tables = self.positions(0, 1 + max(cache.length for cache in caches), embeddings)
         at = torch.tensor([cache.length for cache in caches], device=embeddings.device)
         cos, sin = (table[at][:, None, None] for table in tables)  # [B, 1, 1, head_dim]
-        hidden = self._through(embeddings[:, None], cos, sin, Pasts(caches, 1))
+        hidden = self.through(embeddings[:, None], cos, sin, Pasts(caches, 1))
         for cache in caches:
             cache.length += 1
         return hidden[:, 0]
 
-    def _through(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Pasts) -> Tensor:
+    def through(self, x: Tensor, cos: Tensor, sin: Tensor, pasts: Attends) -> Tensor:
+        """All layers: x [B, T, hidden] to the last hidden states, normalised; cos, sin broadcast to
+        [B, 1, T, head_dim].
+        """
         for index, layer in enumerate(self.model.layers):
             assert isinstance(layer, _Layer)  # what a ModuleList holds is typed as any module
             x = layer.extend(x, cos, sin, pasts, index)

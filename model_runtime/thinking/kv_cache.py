@@ -1,12 +1,13 @@
-"""What one session keeps of its past, keys and values of every layer, and attention to it. Never shared."""
+"""What one session keeps of its past: keys and values of every layer. Never shared, never in two hands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import math
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 BLOCK = (
     512  # tokens; a call of a minute takes two or three, a full context is never paid for before it is used
@@ -81,35 +82,89 @@ class KVCache:
             raise ValueError(f"cannot keep {length} of {self.length} tokens")
         self.length = length
 
+    def release(self) -> None:
+        """Give the memory back. The cache is empty then, and not to be used any more."""
+        self.length = 0
+        self._store = self._store[:, :, :, :0].clone()
 
-class Pasts:
-    """The pasts of one step's sessions, ``length`` new rows of each; room for them is reserved already."""
 
-    def __init__(self, caches: Sequence[KVCache], length: int) -> None:
-        """For one pass through all layers."""
-        self._caches = caches
-        self._length = length
-        self._mask: Tensor | None = None
+class Slots:
+    """The static KV cache of all sessions: ``store`` [layers, 2, count + 1, kv_heads, max_tokens, head_dim].
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Each session's queries [B, heads, T, head_dim] to its own past and new k, v [B, kv_heads, T,
-        head_dim]; returns [B, heads, T, head_dim].
+    Its memory is held from the beginning to the end, so that no call fails in its midst for want of it, and
+    nothing moves: a decode step for many sessions reads it in place of copying their pasts together, and can
+    be recorded once and replayed (`decode_step`). The slot behind the last one belongs to nobody: rows that
+    only fill a step up are written there.
 
-        Each key/value head is read once: the query heads that share it stand as further queries of that head,
-        so nothing is repeated in memory. Sessions are attended to one after another, because their pasts
-        differ in length and padding them would copy them.
+    It begins as zeros and a slot is zeros again when it is given back. What is masked still takes part in a
+    product, with weight 0: that is 0 for any number, but not for what is none. And no caller's past shall lie
+    in the memory of another's call.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        max_tokens: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """All free."""
+        self.count, self.max_tokens = count, max_tokens
+        self.store = _zeros(
+            (layers, 2, count + 1, kv_heads, max_tokens, head_dim), torch.device(device), dtype
+        )
+        self._free = list(range(count))
+
+    @property
+    def free(self) -> int:
+        """How many are."""
+        return len(self._free)
+
+    def take(self) -> Slot:
+        """An empty one, the lowest that is free. Raises RuntimeError if none is.
+
+        That is a fault of whoever admits sessions.
         """
-        batch, heads, length, dim = q.shape
-        kv_heads = k.shape[1]
-        if length > 1 and self._mask is None:
-            # [groups * T, past + T]: row i of each query head sees the past and the new rows up to itself.
-            past = self._caches[0].length
-            seen = torch.ones(length, past + length, dtype=torch.bool, device=q.device).tril(past)
-            self._mask = seen.repeat(heads // kv_heads, 1)
-        out = []
-        for at, cache in enumerate(self._caches):
-            keys, values = cache.write(layer, k[at], v[at])
-            queries = q[at].reshape(1, kv_heads, -1, dim)
-            y = F.scaled_dot_product_attention(queries, keys[None], values[None], attn_mask=self._mask)
-            out.append(y.reshape(1, heads, length, dim))
-        return out[0] if batch == 1 else torch.cat(out)
+        if not self._free:
+            raise RuntimeError(f"all {self.count} slots of the KV cache are taken")
+        return Slot(self, heapq.heappop(self._free))
+
+    def give_back(self, index: int) -> None:
+        """For ``Slot.release``: that one is free again."""
+        heapq.heappush(self._free, index)
+
+
+class Slot(KVCache):
+    """A session's place in ``slots``. ``release`` gives it back, once."""
+
+    def __init__(self, slots: Slots, index: int) -> None:
+        """To be had from ``Slots.take``."""
+        self.slots, self.index = slots, index
+        self.max_tokens = slots.max_tokens
+        self.length = 0
+        self._store = slots.store[:, :, index]
+        self._written = 0  # tokens of it that are not zeros, at most
+
+    def reserve(self, tokens: int) -> None:
+        """As any cache, but the memory is there."""
+        super().reserve(tokens)
+        self._written = max(self._written, tokens)
+
+    def release(self) -> None:
+        """Wipe it and give it back."""
+        if self.capacity:
+            self._store[:, :, :, : self._written] = 0
+            super().release()
+            self.slots.give_back(self.index)
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros. On a CPU of memory that the system lends only where it is written: ``torch.zeros`` writes it."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    raw = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(shape)

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_runtime.interleave import Slot
-from model_runtime.thinking.sampling import Sampler, SamplingOptions, draw, nucleus, penalise
+from model_runtime.thinking.sampling import (
+    FRESH,
+    NOTHING,
+    Sampler,
+    SamplingOptions,
+    draw_each,
+    penalise,
+    pick,
+)
 from tests.model_runtime import tiny
 
 TOKENS = tiny.tokenizer().tokens
@@ -24,29 +32,85 @@ def test_penalty_divides_above_zero_and_multiplies_below() -> None:
     assert penalise(torch.tensor([2.0, -2.0, 2.0]), seen, 2.0).tolist() == [1.0, -4.0, 2.0]
 
 
-def test_nucleus_keeps_the_smallest_set_that_reaches_top_p() -> None:
+def picked(scores: torch.Tensor, temperature: float, top_p: float, chances: list[float]) -> list[int]:
+    count = len(chances)
+    settings = (torch.full((count,), temperature), torch.full((count,), top_p), torch.tensor(chances))
+    return [int(index) for index in pick(scores.repeat(count, 1), *settings)]
+
+
+def test_drawn_is_from_the_smallest_set_that_reaches_top_p() -> None:
     scores = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()
-    kept = [nucleus(scores, p).isfinite().nonzero().flatten().tolist() for p in (0.01, 0.5, 0.74, 0.76, 1.0)]
-    assert kept == [[1], [1], [1, 3], [1, 2, 3], [0, 1, 2, 3]]
+    chances = [at / 100 for at in range(100)]
+    found = [set(picked(scores, 1.0, p, chances)) for p in (0.01, 0.5, 0.74, 0.76, 1.0)]
+    assert found == [{1}, {1}, {1, 3}, {1, 2, 3}, {0, 1, 2, 3}]
 
 
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=30), st.floats(0.01, 1.0))
-def test_nucleus_always_leaves_the_best(scores: list[float], top_p: float) -> None:
-    given_scores = torch.tensor(scores)
-    left = nucleus(given_scores, top_p)
-    assert float(left.max()) == float(given_scores.max())
-    assert float(given_scores.softmax(-1)[left.isfinite()].sum()) >= top_p - 1e-4
+def test_the_best_can_always_be_drawn_and_what_is_drawn_lies_in_the_nucleus(
+    scores: list[float], top_p: float
+) -> None:
+    odds = torch.tensor(scores, dtype=torch.float64).softmax(-1)
+    best, *others = picked(torch.tensor(scores), 1.0, top_p, [0.0, 0.3, 0.6, 0.999999])
+    assert odds[best] == odds.max()
+    for other in others:  # what is likelier than it does not reach top_p
+        assert float(odds[odds > odds[other] + 1e-6].sum()) <= top_p + 1e-4
 
 
 def test_temperature_zero_takes_the_best() -> None:
-    assert draw(torch.tensor([0.0, 3.0, 1.0]), 0.0, 0.1) == 1
+    assert picked(torch.tensor([0.0, 3.0, 1.0]), 0.0, 0.1, [0.9]) == [1]
 
 
 def test_draws_follow_the_probabilities() -> None:
     scores = torch.tensor([0.6, 0.3, 0.1]).log()
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.tensor([draw(scores, 1.0, 1.0, generator) for _ in range(3000)])
+    drawn = torch.tensor(picked(scores, 1.0, 1.0, torch.rand(3000).tolist()))
     assert (torch.bincount(drawn, minlength=3) / 3000).tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.04)
+
+
+def test_temperature_makes_the_best_likelier_or_less_so() -> None:
+    scores, chances = torch.tensor([0.6, 0.3, 0.1]).log(), torch.rand(3000).tolist()
+    for temperature in (0.5, 2.0):
+        drawn = torch.tensor(picked(scores, temperature, 1.0, chances))
+        wanted = (scores / temperature).softmax(-1).tolist()
+        assert (torch.bincount(drawn, minlength=3) / 3000).tolist() == pytest.approx(wanted, abs=0.04)
+
+
+@pytest.mark.parametrize("slot", [Slot.FREE, Slot.TEXT, Slot.AUDIO])
+def test_a_step_of_several_draws_for_each_what_it_would_draw_alone(slot: Slot) -> None:
+    options = [
+        SamplingOptions(),
+        GREEDY,
+        FREE,
+        SamplingOptions(temperature=1.3, top_p=0.6, repetition_penalty=1.4, penalise_audio=False),
+        SamplingOptions(temperature=0.0, repetition_penalty=1.2),
+    ]
+
+    def samplers() -> list[Sampler]:
+        return [Sampler(TOKENS, VOCABULARY, one, seed) for seed, one in enumerate(options)]
+
+    alone, together = samplers(), samplers()
+    for step in range(2 * FRESH):  # so that what was seen is written down in between
+        scores = torch.stack([logits(100 * step + row) for row in range(len(options))])
+        scores[:, 5] += 6.0  # seen again and again
+        wanted = [sampler.draw(row, slot=slot) for sampler, row in zip(alone, scores, strict=True)]
+        assert draw_each(scores, together, 0, [slot] * len(options)) == wanted
+
+
+def test_who_may_write_anything_may_do_so_beside_one_who_may_write_text_only() -> None:
+    scores = torch.zeros(2, VOCABULARY)
+    scores[:, TOKENS.audio0] = 3.0
+    scores[:, 8] = 1.0
+    samplers = [Sampler(TOKENS, VOCABULARY, GREEDY) for _ in range(2)]
+    assert draw_each(scores, samplers, 0, [Slot.FREE, Slot.TEXT]) == [TOKENS.audio0, 8]
+
+
+@pytest.mark.parametrize("options", [GREEDY, FREE])
+def test_scores_that_are_no_numbers_are_that_sessions_fault_alone(options: SamplingOptions) -> None:
+    scores = torch.stack([logits(), torch.full((VOCABULARY,), float("nan"))])
+    samplers = [Sampler(TOKENS, VOCABULARY, options, seed=1) for _ in range(2)]
+    alone = Sampler(TOKENS, VOCABULARY, options, seed=1).draw(logits())
+    assert draw_each(scores, samplers) == [alone, NOTHING]
+    with pytest.raises(ArithmeticError, match="no numbers"):
+        samplers[1].draw(scores[1])
 
 
 def test_one_seed_gives_one_sequence_whatever_else_is_drawn() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_sync
 
@@ -125,7 +124,7 @@ async def test_calls_decoded_as_one_say_what_each_would_say_alone(monkeypatch: p
         alone = [await spoken(engine, seed) for seed in range(3)]
         sizes, decode_each = [], engine.kit.decode_each
 
-        def counted(steps: Sequence[Decode]) -> list[Tensor]:
+        def counted(steps: Sequence[Decode]) -> list[int]:
             sizes.append(len(steps))
             return decode_each(steps)
 
@@ -140,7 +139,7 @@ async def test_when_a_step_of_several_fails_each_goes_on_alone(monkeypatch: pyte
     async with running(slot_masking=True, max_reply_s=2.4, max_text_tokens=20, speech_batch=1) as engine:
         alone = [await spoken(engine, seed) for seed in range(2)]
 
-        def broken(steps: Sequence[Decode]) -> list[Tensor]:
+        def broken(steps: Sequence[Decode]) -> list[int]:
             raise RuntimeError("out of luck")
 
         monkeypatch.setattr(engine.kit, "decode_each", broken)
