@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from model_runtime.engine import scheduler
-from model_runtime.engine.beside import Beside
+from model_runtime.engine.beside import Beside, own_stream
 from model_runtime.engine.job import Job, Purpose
 from model_runtime.engine.kit import NO_NUMBERS, Kit
 from model_runtime.engine.ops import Decode, Op, Vocode
@@ -121,6 +121,7 @@ class Worker:
             with torch.inference_mode():
                 kit = self._load()
                 self._kit = kit
+                own_stream(kit.model.device, urgent=True)
                 self._beside = Beside(kit)
                 kit.expect = self._beside.expect
                 self.ready.set_result(kit)
