@@ -15,7 +15,7 @@ PURE_CORE := \
   model_runtime/chat.py model_runtime/interleave.py model_runtime/protocol.py model_runtime/tokens.py \
   pipeline/answering_machine.py pipeline/concealment.py pipeline/interjection.py pipeline/keypad.py pipeline/ledger.py \
   pipeline/memory/address.py pipeline/nearness.py pipeline/onset.py pipeline/segmenter.py pipeline/tones.py pipeline/volume.py \
-  pipeline/turns/__init__.py pipeline/turns/clock.py pipeline/turns/events.py pipeline/turns/machine.py \
+  pipeline/turn_end.py pipeline/turns/__init__.py pipeline/turns/clock.py pipeline/turns/events.py pipeline/turns/machine.py \
   pipeline/turns/overlap.py pipeline/turns/settings.py \
   pipeline/tools/consent.py pipeline/tools/ledger.py pipeline/tools/permission.py
 nothing :=

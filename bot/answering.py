@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 
 from loguru import logger
 from pipecat.audio.filters.base_audio_filter import BaseAudioFilter
@@ -20,6 +18,7 @@ from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.transport import SipTransport
 from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
+from bot.opinions import Opinions, opinions
 from bot.remembering import callers_voice, open_memory
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
@@ -28,7 +27,6 @@ from bot.voices.shared import SharedVoices
 from pipeline.agent import CallAgent, CallSettings, SilencePolicy
 from pipeline.call import Call, Fader, transport_params
 from pipeline.chosen_voice import Favourite
-from pipeline.interjection import Kinds
 from pipeline.memory import Memory, Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
@@ -55,7 +53,7 @@ class Answering:
     voices: SharedVoices
     toolbox: Toolbox
     attend: Callable[[LiveCall], LiveCall] = lambda call: call  # keeps the agent open while a call lasts
-    kinds: Kinds | None = None  # who knows what is said over the agent by its sound
+    opinions: Opinions = Opinions()  # noqa: RUF009  it is frozen, too
 
     def browser_call(
         self, connection: SmallWebRTCConnection, call_id: str, name: str, remembered: Remembered | None
@@ -138,7 +136,8 @@ class Answering:
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
                 voice_choice=agent.voice_choice,
                 more_voices=tuple(self.voices.entries),
-                kinds=self.kinds,
+                turn_end=self.opinions.turn_end,
+                kinds=self.opinions.kinds,
             ),
             self._call_settings,
             call_id=call_id,
@@ -161,9 +160,11 @@ class Answering:
             segmenter=SegmenterSettings(aggressiveness=turns.aggressiveness, stop_ms=turns.pause_ms),
             turns=TurnSettings(
                 end_ms=turns.end_ms,
+                finished_ms=turns.finished_ms,
+                unfinished_ms=turns.unfinished_ms,
                 hold_ms=turns.hold_ms,
                 barge_in_ms=turns.barge_in_ms,
-                judge_ms=turns.judge_ms if self.kinds else 0,
+                judge_ms=turns.judge_ms if self.opinions.kinds else 0,
                 min_speech_ms=turns.min_speech_ms,
                 max_turn_ms=turns.max_turn_ms,
                 silence_ms=round(1000 * quiet.after_s) if quiet else 0,
@@ -184,8 +185,8 @@ async def answering(
         Knowledge(settings.knowledge) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
-        kinds = await asyncio.to_thread(load_kinds) if judges(settings, agent) else None
-        yield Answering(settings, agent, engine, memory, shared, toolbox, kinds=kinds)
+        told = await opinions(settings, agent)
+        yield Answering(settings, agent, engine, memory, shared, toolbox, opinions=told)
 
 
 def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:
@@ -209,21 +210,6 @@ def make_engine(settings: Settings) -> Engine:
     return OwnEngine(
         settings.engine, settings.checkpoint, settings.voices_dir, settings.max_calls, settings.log_level
     )
-
-
-def judges(settings: Settings, agent: Agent) -> bool:
-    """Whether what is said over the agent is judged by its sound."""
-    return settings.turns.judge_ms > 0 and agent.language.split("-")[0] == "en"  # no other words are learnt
-
-
-@cache
-def load_kinds() -> Kinds:
-    """Who judges it; one for all calls. Takes a moment."""
-    from model_runtime.interjections import (
-        Interjections,  # onnxruntime: native code that not all have use for
-    )
-
-    return Interjections().kinds
 
 
 def _ears(guarded: bool) -> tuple[Fader, BaseAudioFilter | None]:

@@ -19,12 +19,13 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from bot.agent_folder import AgentFolder, Stamp, read_agents, stamp
 from bot.agent_keys import opens
 from bot.agents import Agent, AgentError
-from bot.answering import Answering, judges, load_kinds
+from bot.answering import Answering
 from bot.calls import Refused
 from bot.engine_process import Engine
 from bot.ingress.sip.leg import SipLeg
 from bot.ingress.webrtc import LiveCall
 from bot.knowledge.knowledge import Knowledge
+from bot.opinions import Opinions, opinions
 from bot.remembering import recalled
 from bot.routing import called, choose
 from bot.settings import Settings
@@ -34,7 +35,6 @@ from bot.tools.voices import searches_voices, voices_for
 from bot.voices.finder import VoiceFinder
 from bot.voices.shared import SharedVoices
 from pipeline.call import CallEnd
-from pipeline.interjection import Kinds
 from pipeline.memory import Memory, Remembered
 
 LOOK_EVERY_S = 2.0  # at the folder, for what was changed in it
@@ -257,8 +257,8 @@ class Reception:
             async with open_toolbox(
                 self._settings.tools, agent, self._finder, self._knowledge, self._http
             ) as toolbox:
-                kinds = await asyncio.to_thread(load_kinds) if judges(self._settings, agent) else None
-                desk = _Desk(lambda attend: self._answering(agent, toolbox, attend, kinds))
+                told = await opinions(self._settings, agent)
+                desk = _Desk(lambda attend: self._answering(agent, toolbox, attend, told))
                 opened.set_result(desk)
                 await desk.over.wait()
         except Exception as error:
@@ -272,10 +272,10 @@ class Reception:
         agent: Agent,
         toolbox: Toolbox,
         attend: Callable[[LiveCall], LiveCall],
-        kinds: Kinds | None,
+        told: Opinions,
     ) -> Answering:
         settings, engine, memory = self._settings, self._engine, self._memory
-        return Answering(settings, agent, engine, memory, self._shared_voices, toolbox, attend, kinds)
+        return Answering(settings, agent, engine, memory, self._shared_voices, toolbox, attend, told)
 
     async def _close(self) -> None:
         for task in self._tasks:

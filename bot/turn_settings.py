@@ -17,6 +17,21 @@ class TurnSettings(Group):
     end_ms: int = Field(
         default=_TURNS.end_ms, ge=0, description="Silence in ms after which the caller's turn is over."
     )
+    smart_turn: bool = Field(
+        default=True,
+        description="Whether who pauses has finished is judged by their sound, too (Smart Turn v3, 23 "
+        "languages), as far as there is time: it takes up to a third of a core. Else by silence alone.",
+    )
+    finished_ms: int = Field(
+        default=_TURNS.finished_ms,
+        ge=0,
+        description="Silence in ms after which a turn is over that sounds finished.",
+    )
+    unfinished_ms: int = Field(
+        default=_TURNS.unfinished_ms,
+        ge=0,
+        description="Silence in ms after which a turn is over that does not sound finished.",
+    )
     hold_ms: int = Field(
         default=_TURNS.hold_ms,
         ge=0,

@@ -10,6 +10,7 @@ from pipeline.interjection import Kinds
 from pipeline.segmenter import SegmenterSettings
 from pipeline.tools.consent import ENGLISH, AgreeingWords
 from pipeline.tools.tool import Tool
+from pipeline.turn_end import TurnEnd
 from pipeline.turns import TurnSettings
 
 
@@ -39,6 +40,7 @@ class CallAgent:
     voice_choice: bool = False  # whether callers may choose another voice
     more_voices: Sequence[str] = ()  # beyond the engine's own: it can be given them
     agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
+    turn_end: TurnEnd | None = None  # who tells by its sound whether the caller's turn is over
     kinds: Kinds | None = None  # who tells what is said over the bot by its sound (``TurnSettings.judge_ms``)
 
 

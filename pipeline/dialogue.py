@@ -40,6 +40,7 @@ from pipeline.record import CallRecord
 from pipeline.segmenter import SpeechStart
 from pipeline.tools.desk import ToolDesk
 from pipeline.tools.line import CallLine
+from pipeline.turn_end import TurnEnd, opinion
 from pipeline.turns import (
     Action,
     Dip,
@@ -56,6 +57,7 @@ from pipeline.turns import (
     Reset,
     Resume,
     Silence,
+    Sounds,
     Speak,
     Speculate,
     Stop,
@@ -221,9 +223,18 @@ class Dialogue:
             caller_ended=(self.last_audio_at or 0.0) - self.ear.seconds_since(asked.ended_at),
             transcript=None if spans else self._keyed,
         )
+        if action.spans and self._agent.turn_end is not None:
+            said = self.ear.turn(action.spans)
+            self._output.beside(self._sounds(action.ended_at, self._agent.turn_end, said))
         text = "" if spans else (self._owed.prompt or "")
         transcribe = bool(spans) and client.opened.transcribes
         self._send(Respond(action.turn, spans=spans, text=text, transcribe=transcribe))
+
+    async def _sounds(self, ended_at: int, turn_end: TurnEnd, said: bytes) -> None:
+        """Have it judged by its sound whether the turn is over; who pauses may go on meanwhile."""
+        told = opinion(await turn_end(said))
+        async with self._lock:
+            await self._handle(Sounds(ended_at, told))
 
     async def _speak(self, answer: Answer) -> None:
         self._owed.paid(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model_runtime.protocol import INPUT_RATE
-from pipeline import interjection
+from pipeline import interjection, turn_end
 from pipeline.interjection import Kinds
 from pipeline.keypad import Keypad
 from pipeline.nearness import Nearness
@@ -83,6 +83,10 @@ class Ear:
     def seconds_since(self, sample: int) -> float:
         """How long ago that was."""
         return (self.recent.end - sample) / INPUT_RATE
+
+    def turn(self, spans: Sequence[Span]) -> bytes:
+        """The sound of a turn so far, s16le: with the pauses between ``spans``, up to now."""
+        return self.recent.cut(spans[0][0] - turn_end.BEFORE, self.segmenter.position)
 
     def meaning(self, start: int) -> Meaning:
         """Of what was said since ``start``, by its sound."""

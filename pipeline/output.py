@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Coroutine, Iterable
+from typing import Any, Protocol
 
 from pipecat.frames.frames import Frame
 
@@ -30,6 +30,9 @@ class Output(Protocol):
 
     async def caller_speaks(self, begun: bool) -> None:
         """The caller began or ceased to speak."""
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside the call, which ends it when it ends."""
 
     async def end(self, reason: str, text: str) -> None:
         """End the call, telling the page so; ``reason`` is one word for the log."""

@@ -120,7 +120,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
             await self.dialogue.key_pressed(frame.button.value)
         if isinstance(frame, RTVIClientMessageFrame) and frame.type == "set-voice":
             wish = frame.data.get("voice") if isinstance(frame.data, dict) else None
-            self._spawn(self.dialogue.voice_wished(str(wish)))  # may have to be looked up: audio goes on
+            self.beside(self.dialogue.voice_wished(str(wish)))  # may have to be looked up: audio goes on
         if isinstance(
             frame, InterruptionFrame
         ):  # not ours: those are broadcast from here and do not come back
@@ -130,7 +130,7 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
     async def start(self, frame: StartFrame) -> None:
         """Open the engine session, beside the transport's own connecting."""
         await super().start(frame)
-        self._spawn(self._serve())
+        self.beside(self._serve())
 
     async def stop(self, frame: EndFrame) -> None:
         """Free the session."""
@@ -192,6 +192,12 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         """``Output``: for observers and the page's own RTVI client."""
         await self.broadcast_frame(UserStartedSpeakingFrame if begun else UserStoppedSpeakingFrame)
 
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """``Output``: as a task of this stage."""
+        task: asyncio.Task[None] = self.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def end(self, reason: str, text: str) -> None:
         """``Output``: soon."""
         await self.say_notice("info", text, ended=True)
@@ -202,11 +208,6 @@ class SpeechStage(LLMService[OpenAILLMAdapter]):
         if self._transfer is None:
             raise CannotTransfer("this line cannot put callers through.")
         await self._transfer(target, briefing)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task: asyncio.Task[None] = self.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def say_notice(
         self, level: page.Level, text: str, ended: bool = False, again: bool = False

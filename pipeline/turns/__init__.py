@@ -5,6 +5,7 @@ No asyncio and no clock of its own: time is the caller's sample count (16 kHz), 
 A turn goes like this. The caller speaks and pauses: the answer is begun at once, in silence
 (``Speculate``). If the pause lasts, the turn is over and the answer may sound (``Speak``). If the caller
 goes on instead, the answer is thrown away (``Drop``) and the next one answers everything said in the turn.
+How long it has to last may be changed by whoever tells by the sound whether they have finished (``Sounds``).
 
 A caller who speaks over an answer already heard is first yielded to without losing anything: at the first
 sound the bot lowers its voice a little (``Dip``), more if it is a voice (``Duck``), then holds still
@@ -30,10 +31,12 @@ from pipeline.turns.events import (
     Judge,
     Judged,
     Meaning,
+    Opinion,
     Prompt,
     Reset,
     Resume,
     Silence,
+    Sounds,
     Speak,
     Speculate,
     Stop,
@@ -58,10 +61,12 @@ __all__ = [
     "Judge",
     "Judged",
     "Meaning",
+    "Opinion",
     "Prompt",
     "Reset",
     "Resume",
     "Silence",
+    "Sounds",
     "Span",
     "Speak",
     "Speculate",

@@ -66,7 +66,19 @@ class Judged:
     meaning: Meaning
 
 
-Event = SpeechStart | SpeechStop | Tick | Prompt | Heard | Finished | Silence | Judged | Reset
+Opinion = Literal["finished", "unfinished", "open"]
+"""Of a caller who pauses, by how they sound: whether their turn is over."""
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """How the speech sounds that ended with sample ``ended_at`` (``Speculate.ended_at``)."""
+
+    ended_at: int
+    opinion: Opinion
+
+
+Event = SpeechStart | SpeechStop | Tick | Prompt | Heard | Finished | Silence | Judged | Sounds | Reset
 
 # --- actions ----------------------------------------------------------------------
 

@@ -14,8 +14,10 @@ from pipeline.turns.events import (
     Finished,
     Heard,
     Judged,
+    Opinion,
     Prompt,
     Silence,
+    Sounds,
     Speak,
     Speculate,
     Stop,
@@ -48,8 +50,13 @@ class Turns:
     _answer: _Answer | None = None
     _voice: Voice = field(default_factory=Voice)
     _spans: list[Span] = field(default_factory=list)  # the turn's speech so far, unpadded
+    _end_ms: int = field(init=False)  # of silence after what was said last: then the turn is over
     _quiet_from: int = 0  # since when nobody has had the floor
     _silences: int = 0  # since the caller last spoke
+
+    def __post_init__(self) -> None:
+        """As if something had been said before."""
+        self._end_ms = self.settings.end_ms
 
     @property
     def answering(self) -> int | None:
@@ -88,6 +95,9 @@ class Turns:
             case Judged(turn, meaning):
                 if self._answer and self._answer.turn == turn:
                     return self._over(self._answer.over.judged(meaning, self._voice))
+            case Sounds(ended_at, opinion):
+                if self._answer and not self._answer.may_speak and self._voice.ended == ended_at:
+                    self._end_ms = self._patience(opinion)
             case _:  # Reset
                 self._answer, self._spans = None, []
         return []
@@ -112,6 +122,7 @@ class Turns:
             return []
         self._spans.append((begun, at))
         self._voice.ended = at
+        self._end_ms = self.settings.end_ms
         if length(self._spans) < samples(self.settings.min_speech_ms):
             return []
         return [self._begin(tuple(self._padded(now)), ended_at=at)]
@@ -135,13 +146,24 @@ class Turns:
             if self._answer is None and whole >= samples(self.settings.max_turn_ms):
                 actions = self._speech_stop(now, now)
                 return actions + self._let_speak()
-        elif not tick.voiced and now - voice.ended >= samples(self.settings.end_ms):
+        elif not tick.voiced and now - voice.ended >= samples(self._end_ms):
             # (A voiced frame here may be the first of more speech: the next frames will tell.)
             if self._answer and not self._answer.may_speak:
                 return self._let_speak()
             if not self._answer:
                 self._spans.clear()  # a noise, and nothing came after it
         return []
+
+    def _patience(self, opinion: Opinion) -> int:
+        """Milliseconds of silence that end a turn that sounds so."""
+        settings = self.settings
+        match opinion:
+            case "finished":
+                return min(settings.finished_ms, settings.end_ms)
+            case "unfinished":
+                return max(settings.unfinished_ms, settings.end_ms)
+            case _:
+                return settings.end_ms
 
     def _over(self, actions: list[Action]) -> list[Action]:
         """What an overlap comes to. If it stops the answer, what was said over it begins a turn."""

@@ -26,10 +26,12 @@ from pipeline.turns import (
     Judge,
     Judged,
     Meaning,
+    Opinion,
     Prompt,
     Reset,
     Resume,
     Silence,
+    Sounds,
     Speak,
     Speculate,
     Stop,
@@ -73,6 +75,69 @@ def test_close_spans_become_one() -> None:
     floor.speak(600)
     (begun,) = floor.silent(160)
     assert begun == Speculate(1, ((at(800), at(2940)),), at(2840))
+
+
+def test_a_turn_that_sounds_finished_is_answered_sooner() -> None:
+    floor = Floor(ms=1000)
+    floor.speak(1000)
+    floor.silent(160)
+    assert floor.go(Sounds(at(2000), "finished")) == []
+    assert floor.quiet(80) == []
+    assert floor.quiet(20) == [Speak(0)]
+    assert floor.quiet(1000) == []
+
+
+def test_a_caller_who_does_not_sound_finished_is_waited_for() -> None:
+    floor = Floor(ms=1000)
+    floor.speak(1000)
+    floor.silent(160)
+    floor.go(Sounds(at(2000), "unfinished"))
+    assert floor.quiet(600) == []
+    assert floor.speak(600) == [Drop(0)]
+    assert floor.silent(160) == [Speculate(1, ((at(800), at(2100)), (at(2560), at(3460))), at(3360))]
+    assert floor.quiet(220) == []
+    assert floor.quiet(20) == [Speak(1)]  # what was heard of the pause before says nothing of this one
+
+
+def test_but_not_for_ever() -> None:
+    floor = Floor(ms=1000)
+    floor.speak(1000)
+    floor.silent(160)
+    floor.go(Sounds(at(2000), "unfinished"))
+    assert floor.quiet(620) == []
+    assert floor.quiet(20) == [Speak(0)]
+
+
+def test_nobody_knows_is_as_if_nobody_had_been_asked() -> None:
+    floor = Floor(ms=1000)
+    floor.speak(1000)
+    floor.silent(160)
+    floor.go(Sounds(at(2000), "open"))
+    assert floor.quiet(220) == []
+    assert floor.quiet(20) == [Speak(0)]
+
+
+def test_what_is_heard_of_a_pause_that_is_over_is_forgotten() -> None:
+    floor = Floor(ms=1000)
+    floor.speak(1000)
+    floor.silent(160)
+    floor.speak(600)
+    floor.go(Sounds(at(2000), "unfinished"))
+    floor.silent(160)
+    floor.go(Sounds(at(2000), "unfinished"))
+    assert floor.quiet(220) == []
+    assert floor.quiet(20) == [Speak(1)]
+    assert floor.go(Sounds(at(2760), "unfinished")) == []  # and so is what comes when it may be heard
+
+
+def test_a_setting_that_waits_longer_for_what_sounds_finished_waits_no_longer_for_it() -> None:
+    for opinion, wanted in (("finished", 300), ("unfinished", 300)):
+        floor = Floor(Turns(TurnSettings(end_ms=300, finished_ms=500, unfinished_ms=100)), ms=1000)
+        floor.speak(1000)
+        floor.silent(160)
+        floor.go(Sounds(at(2000), opinion))  # type: ignore[arg-type]  # the literals of the loop
+        assert floor.quiet(wanted - 180) == []
+        assert floor.quiet(20) == [Speak(0)]
 
 
 def test_a_noise_is_no_turn() -> None:
@@ -286,6 +351,7 @@ class AnyCall(RuleBasedStateMachine):
         self.asked = 0  # samples of the newest answer's question
         self.endless = False
         self.yields = ""  # how far the bot has given way: "dipped", "lowered", "held"
+        self.waits_ms = SETTINGS.end_ms  # at most, for a caller who has paused
 
     def go(self, event: Event) -> None:
         for action in self.turns.handle(event):
@@ -352,7 +418,7 @@ class AnyCall(RuleBasedStateMachine):
     @rule()
     def ends(self) -> None:
         self.voice_end, self.now = self.now, self.now + at(160)
-        self.voice_from = None
+        self.voice_from, self.waits_ms = None, SETTINGS.end_ms
         self.go(SpeechStop(self.voice_end, self.now))
 
     @rule(frames=st.integers(1, 300))
@@ -395,6 +461,12 @@ class AnyCall(RuleBasedStateMachine):
         judge, self.judges = self.judges, None
         self.go(Judged(judge.turn, meaning))
 
+    @rule(opinion=st.sampled_from(get_args(Opinion)), late=st.booleans())
+    def sounds(self, opinion: Opinion, late: bool) -> None:
+        if opinion == "unfinished" and not late:
+            self.waits_ms = SETTINGS.unfinished_ms
+        self.go(Sounds(self.voice_end - late, opinion))
+
     @rule()
     def silenced(self) -> None:
         self.go(Silence())
@@ -419,7 +491,7 @@ class AnyCall(RuleBasedStateMachine):
     @invariant()
     def silence_always_leads_somewhere(self) -> None:
         if self.voice_from is None and self.open - self.speaking:
-            assert self.now - self.voice_end < at(SETTINGS.end_ms) + at(160)
+            assert self.now - self.voice_end < at(self.waits_ms) + at(160)
 
 
 TestAnyCall = AnyCall.TestCase

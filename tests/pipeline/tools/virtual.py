@@ -236,6 +236,9 @@ class Ear:
     async def caller_speaks(self, begun: bool) -> None:
         pass
 
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        raise AssertionError("nobody judges here by sound whether a turn is over")
+
     async def end(self, reason: str, text: str) -> None:
         raise AssertionError("no tool here ends the call")
 
