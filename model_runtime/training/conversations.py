@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from model_runtime.chat import AudioSlot, Piece, Template, TextIds
 from model_runtime.tokens import SpecialTokens
-from model_runtime.training.texts import REFUSE, REPEAT, shop
+from model_runtime.training.texts import REFUSE, REPEAT, intents, shop
 
 # What the product itself says to the model, see pipeline/dialogue.py.
 GREET = "The call has just begun. Greet the caller with these words: {greeting}"
@@ -60,17 +60,32 @@ class HeardTurn:
     intent: str
 
 
+@dataclass(frozen=True)
+class Fork:
+    """A text slot at which answers part: its ``position``, and which of ``Conversation.asked`` it answers.
+
+    ``tokens``: what each intent's answer has there, by the order of the labels; -1 for one that has parted
+    before.
+    """
+
+    position: int
+    asked: int
+    tokens: list[int]
+
+
 @dataclass
 class Conversation:
     """``ids``; ``weights`` of predicting each of them; ``slots`` as (position, index in the batch, rows).
 
     ``asked``: where the answers begin (the position of ``<tts_start>``), and the intents they answer.
+    ``forks``: where in an answer it is decided which one it is.
     """
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     slots: list[tuple[int, int, int]] = field(default_factory=list)
     asked: list[tuple[int, str]] = field(default_factory=list)
+    forks: list[Fork] = field(default_factory=list)
 
 
 class Writer:
@@ -86,6 +101,7 @@ class Writer:
         self.template = Template(self.tokens, self.encode)
         self.codes: dict[str, list[int]] = json.loads(answers.read_text())
         self._decided = self._told_apart()
+        self._texts: dict[str, list[int]] = {}
         self.schemas: dict[str, dict[str, Any]] = json.loads(TOOLS.read_text())
 
     def encode(self, text: str) -> list[int]:
@@ -123,6 +139,23 @@ class Writer:
             )
             for text, own in ids.items()
         }
+
+    def _forks(self, asked: int, begun: int, answer: str, previous: str, cut: int | None) -> list[Fork]:
+        """Of an answer of which ``cut`` groups are there (``None``: all)."""
+        own = self._text(answer)
+        each = [self._text(shop().answer(intent, previous)) for intent in (*intents(), REFUSE)]
+        forks, padded = [], [[*text, self.tokens.tts_pad] for text in each]
+        for group in range(min(self._decided[answer], len(own), len(own) if cut is None else cut)):
+            tokens = [text[group] if text[:group] == own[:group] else -1 for text in padded]
+            if len(set(tokens) - {-1}) > 1:
+                forks.append(Fork(begun + 1 + 5 * group, asked, tokens))
+        return forks
+
+    def _text(self, answer: str) -> list[int]:
+        """Its ids, encoded once."""
+        if answer not in self._texts:
+            self._texts[answer] = self.encode(answer)
+        return self._texts[answer]
 
     def called(self, tool: str) -> list[int]:
         """A call of a tool that takes nothing, as it stands behind ``<tts_end>``."""
@@ -200,6 +233,7 @@ class Writer:
             cut = None if tool else cut
             begun = self._answer(talk, answer, cut, ends=not last, weight=weight, tool=tool)
             talk.asked.append((begun, one.intent))
+            talk.forks += self._forks(len(talk.asked) - 1, begun, answer, previous, cut)
             previous = answer
         return talk
 
