@@ -249,6 +249,9 @@ def load(settings: Settings) -> Kit:
         torch.set_num_threads(settings.threads)
     begun = time.monotonic()
     model = SpeechModel.load(settings.checkpoint, settings.device, settings.dtype or None)
+    if model.device.type == "cuda":
+        # token2wav is kept in float32; its products need not be as exact, and are several times as quick.
+        torch.set_float32_matmul_precision("high")
     if not settings.threads and model.backbone.config.hidden_size < SMALL:
         torch.set_num_threads(1)
     log.info(
