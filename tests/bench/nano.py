@@ -1,0 +1,119 @@
+"""What nano can do, against what it should: ``python -m tests.bench.nano``, or ``make bench-nano``.
+
+A test set made afresh, of a seed of its own each time: festival's voices, which no training has heard, ask
+known wordings, wordings that were kept back, and things to be refused, on a clean line and over 15 dB of
+noise and G.711; with ``--human FOLDER`` people's recorded sentences are to be refused, too. What it answers
+is what an independent recogniser hears (`model_runtime.training.gate`). The answer's voice is told by the
+checkpoint's own speaker model. What nano was never taught counts as 0 and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
+from model_runtime.training.gate import KINDS, Caller, examine, summary, test_set, wilson
+from model_runtime.training.hearings import over_the_test_line
+from model_runtime.training.judge import nearest, recognise
+from model_runtime.training.language_model import ANSWERS
+from model_runtime.training.texts import shop
+from tests.bench import report
+from tests.bench.engine import NANO
+from tests.bench.report import Goal
+
+QUIET_DB = 60.0  # of the clean line's noise
+LINES = {"clean": QUIET_DB, "15 dB, G.711": 15.0}
+WANTED = {  # share that should be right, by line
+    "known": (0.98, 0.95),
+    "new": (0.85, 0.75),
+    "refused": (0.9, 0.9),
+}
+PER_VOICE = 3  # answers in each voice
+UNTAUGHT = ("4-digit strings exact", "3-digit strings of people exact", "right tool and arguments")
+
+
+def refused_people(folder: Path, decibels: float, seed: int) -> list[dict[str, Any]]:
+    """Sentences that people read, which are about no shop: a record of each, as the gate's are."""
+    caller, records = Caller(NANO), []
+    answers = list(dict.fromkeys(shop().spoken))
+    for number, path in enumerate(sorted((folder / "sentences").glob("*.wav"))):
+        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        mono = soxr.resample(wave[:, 0], rate, INPUT_RATE)[: 20 * INPUT_RATE]
+        line = over_the_test_line(mono, np.random.default_rng([seed, number]), decibels)
+        reply = caller.ask(line, seed * 100_000 + number, greeted=number % 2 == 0)
+        heard = recognise(reply.pcm, OUTPUT_RATE) if len(reply.pcm) else ""
+        right = bool(heard) and nearest(heard, answers) == shop().refuse
+        records.append({"words": path.stem, "voice": "people", "judge": heard, "spoken_right": right})
+    return records
+
+
+def own_voice(per_voice: int, seed: int) -> list[bool]:
+    """Whether what is said in each voice is, to the speaker model, nearer its prompt than another voice's."""
+    caller, draw = Caller(NANO), random.Random(seed)
+    token2wav, voices = caller.model.token2wav, caller.model.voices
+    names = sorted(voices)
+    prompts = torch.stack([torch.nn.functional.normalize(voices[name].speaker, dim=0) for name in names])
+    codes: list[list[int]] = list(json.loads(ANSWERS.read_text()).values())
+    found = []
+    for place, name in enumerate(names):
+        for _ in range(per_voice):
+            said = token2wav.offline(draw.choice(codes), voices[name])
+            heard = token2wav.prepare_voice(said, OUTPUT_RATE).speaker
+            found.append(int((prompts @ heard).argmax()) == place)
+    return found
+
+
+def main() -> int:
+    """Measure, print, write. Status 1 if a goal is not met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--per-intent", type=int, default=2)
+    parser.add_argument("--refused", type=int, default=60)
+    parser.add_argument("--human", type=Path, help="a folder with sentences/*.wav that people read")
+    parser.add_argument("--seed", type=int, help="to make a set again (default: a new one)")
+    options = parser.parse_args()
+    seed = secrets.randbelow(10**8) if options.seed is None else options.seed
+    console, where = Console(), report.machine()
+    asked = test_set(options.per_intent, options.refused, seed)
+    shown = Table("measure", "line", "n", "share", "95 %", "goal", title=f"nano, seed {seed}")
+    goals: list[Goal] = []
+    metrics: dict[str, Any] = {"seed": seed}
+
+    def tell(name: str, line: str, hits: int, count: int, wanted: float) -> None:
+        share, (low, high) = hits / max(count, 1), wilson(hits, count)
+        shown.add_row(name, line, str(count), f"{share:.2f}", f"{low:.2f}-{high:.2f}", f"{wanted:.2f}")
+        goals.append(Goal(f"{name}, {line}", round(share, 3), wanted, "share", share >= wanted))
+
+    for place, (line, decibels) in enumerate(LINES.items()):
+        records = examine(NANO, asked, seed, decibels, processes=2)
+        table = summary(records)
+        people = refused_people(options.human, decibels, seed) if options.human else []
+        metrics[line] = {"table": table, "people": people, "records": records}
+        for kind in KINDS:
+            hits, count = table[kind]["spoken_right"]["hits"], table[kind]["n"]
+            if kind == "refused":
+                hits, count = hits + sum(one["spoken_right"] for one in people), count + len(people)
+            tell(kind, line, hits, count, WANTED[kind][place])
+    own = own_voice(PER_VOICE, seed)
+    tell(f"timbre nearest its own prompt, of {len(own) // PER_VOICE}", "clean", sum(own), len(own), 0.9)
+    console.print(shown)
+    console.print(f"Not taught, and so 0: {', '.join(UNTAUGHT)}.")
+    goals += [Goal(name, 0.0, 0.8, "share", met=False) for name in UNTAUGHT]
+    report.write("nano", where, metrics, goals)
+    return 0 if all(goal.met for goal in goals) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
