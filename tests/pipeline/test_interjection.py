@@ -16,6 +16,7 @@ from pipeline.interjection import meaning
         (0.5, 0.05, 0.45, "back-channel"),  # it is one or the other, and neither wants the floor
         (0.5, 0.5, 0.0, "likely back-channel"),
         (0.3, 0.6, 0.1, "open"),
+        (0.03, 0.02, 0.95, "noise"),
     ],
 )
 def test_what_is_made_of_it(back_channel: float, words: float, noise: float, meant: str) -> None:
