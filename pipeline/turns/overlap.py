@@ -22,9 +22,11 @@ CALM_MS = 100  # without voice, after which the bot raises its voice that it has
 # pauses as well, and longer after more ("no, ... wait"); a cough is soon over.
 PATIENCE, PATIENT_FROM_MS, PATIENT_TO_MS = 1.5, 200, 700
 ASK_AGAIN_MS = 40  # of speech that goes on, until what it means is asked again
-LIKELY_MS = 80  # for which it puts off holding still for what is likely a back-channel, to hear more of it
-NODS = 2  # times in a row that it must be known for a back-channel before the bot raises its voice over it
-BACK_CHANNEL = 1.5  # times as long as what stops it a back-channel may last: "oh yeah, I see, okay"
+LIKELY_MS = 40  # for which it puts off holding still for what is likely a back-channel, to hear more of it
+# Times in a row that what goes on must be known for a back-channel before the bot raises its voice over it,
+# and for words before they stop it: the beginning of the one may sound like the other.
+NODS, WORDS = 2, 4
+BACK_CHANNEL = 1.5  # times as long as what stops it a back-channel may last, or what is likely one
 LOOK_BACK_MS = 600  # of a noise that goes on, in which somebody may have begun to speak
 
 
@@ -58,11 +60,12 @@ class Overlap:
     _asked_at: int = -1  # when its sound was last to be judged
     _answered: bool = True  # and whether somebody did
     _noise_from: int | None = None  # where the noise that goes on began
-    _nods: int = 0  # how often in a row what goes on was judged a back-channel
+    _nods: int = 0  # how often in a row what goes on was judged a back-channel,
+    _words: int = 0  # and words
 
     def begins(self, at: int) -> None:
         """The caller begins to speak with sample ``at``."""
-        self._noise_from, self._nods = None, 0
+        self._noise_from, self._nods, self._words = None, 0, 0
         if self.spans and at - self.spans[-1][1] > samples(self.settings.again_ms):
             self._forget()
 
@@ -108,24 +111,27 @@ class Overlap:
             return [Stop(self.turn)]
         if meaning == "back-channel":
             return self._went_on(voice)
-        if meaning == "likely back-channel":
+        if meaning == "likely back-channel" and self._yields is Hold:
             return self._resume()  # what was said counts together with what may follow
-        return []
+        return []  # a voice that is only lowered can wait for more than a stop consonant's pause
 
     def _judged_midway(self, meaning: Meaning, voice: Voice) -> list[Action]:
         """... while it goes on."""
         lasted = self._lasted(voice)
-        if meaning == "back-channel" and lasted < BACK_CHANNEL * samples(self.settings.barge_in_ms):
-            self._nods += 1
-            if self._nods >= NODS:
-                return self._resume()
+        short = lasted < BACK_CHANNEL * samples(self.settings.barge_in_ms)
+        self._words = self._words + 1 if meaning == "barge-in" else 0
+        self._nods = self._nods + 1 if meaning == "back-channel" and short else 0
+        if self._words >= WORDS:
+            return [Stop(self.turn)]
+        if self._nods >= NODS:
+            return self._resume()
+        if self._nods:
             if self._yields is not Hold:
                 return []
             self._yields = Duck
             return [Duck(self.turn)]
-        self._nods = 0
-        if meaning == "likely back-channel" and lasted < samples(self.settings.hold_ms + LIKELY_MS):
-            return []
+        if meaning == "likely back-channel" and short:
+            return self._give_way(Hold) if lasted >= samples(self.settings.hold_ms + LIKELY_MS) else []
         return self._by_length(lasted)
 
     def _went_on(self, voice: Voice) -> list[Action]:

@@ -142,6 +142,22 @@ def test_one_that_is_known_later_lets_the_answer_go_on_in_a_lower_voice() -> Non
     assert floor.speak(40, begun=280) == [Hold(0)]  # "okay, but ..."
 
 
+def test_words_known_again_and_again_stop_it_before_they_are_long() -> None:
+    floor = talked_over("barge-in")
+    assert floor.speak(300) == [Duck(0), Hold(0)]
+    assert floor.speak(20, begun=300) == [Stop(0)]
+
+
+def test_what_sounds_like_words_for_a_moment_does_not() -> None:
+    floor = talked_over("barge-in")
+    floor.speak(300)
+    floor.midway = "open"
+    assert floor.speak(40, begun=300) == []
+    floor.midway = "barge-in"
+    assert floor.speak(120, begun=340) == []
+    assert floor.speak(20, begun=460) == [Stop(0)]
+
+
 def test_a_long_back_channel_stops_nothing_but_nobody_nods_for_ever() -> None:
     floor = talked_over("back-channel")
     assert floor.speak(880) == [Duck(0), Resume(0)]
@@ -150,9 +166,10 @@ def test_a_long_back_channel_stops_nothing_but_nobody_nods_for_ever() -> None:
 
 def test_what_is_likely_a_back_channel_is_heard_a_little_longer_before_it_is_held_still_for() -> None:
     floor = talked_over("likely back-channel")
-    assert floor.speak(260) == [Duck(0)]
-    assert floor.speak(20, begun=260) == [Hold(0)]
-    assert floor.speak(400, begun=280) == [Stop(0)]
+    assert floor.speak(220) == [Duck(0)]
+    assert floor.speak(20, begun=220) == [Hold(0)]
+    assert floor.speak(640, begun=240) == []
+    assert floor.speak(60, begun=880) == [Stop(0)]  # by then it is none, whatever it sounds like
 
 
 def test_a_noise_neither_stops_the_answer_nor_lowers_it_for_long() -> None:
@@ -208,6 +225,14 @@ def test_a_word_of_a_tenth_of_a_second_can_stop_it() -> None:
     floor.speak(100)
     floor.silent(80)
     assert floor.go(Judged(0, "barge-in")) == [Stop(0)]
+
+
+def test_a_voice_only_lowered_waits_for_more_than_a_moments_pause_where_it_is_not_sure() -> None:
+    floor = talked_over("likely back-channel")
+    assert floor.speak(220) == [Duck(0)]
+    assert isinstance(floor.silent(80)[-1], Judge)
+    assert floor.go(Judged(0, "likely back-channel")) == []
+    assert floor.quiet(20) == [Resume(0)]
 
 
 def test_a_voice_that_is_no_segment_yet_is_not_judged() -> None:

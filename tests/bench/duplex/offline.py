@@ -51,7 +51,7 @@ from tests.bench.report import FOLDER, Goal, percentile
 HOLDS = ("back-channel", "cough", "breath", "laughter", "typing", "recorded noise")  # what must not stop it
 STOPS = ("one word", "few words", "halting", "sentence", "person")
 NOISES = {"cough": cough, "breath": breath, "laughter": laughter, "typing": typing}
-TIMES = ("lowered_ms", "silent_ms", "back_ms", "dimmed_ms")
+TIMES = ("lowered_ms", "silent_ms", "back_ms", "dimmed_ms", "again_ms")
 HALT_MS = (250, 450)  # a pause of who cuts in with two words
 PHONE_HISS_DB = -55.0
 SCENES_SEED = 5
@@ -226,7 +226,7 @@ def goals(seen: Sequence[Seen]) -> list[Goal]:
 
 def show(groups: dict[str, list[Seen]], title: str, console: Console) -> None:
     """A table, a line for each group."""
-    heads = ("", "n", "stopped", "fell silent", "lowered", "silent", "back", "dimmed")
+    heads = ("", "n", "stopped", "fell silent", "lowered", "silent", "back", "dimmed", "again")
     table = Table(*heads, title=f"{title} (ms: p50 / p95)")
     for name, seen in groups.items():
         row = figures(seen)

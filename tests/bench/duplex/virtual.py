@@ -154,8 +154,8 @@ class VirtualCall:
                     self._fader.hold()
                 case Resume():
                     self._fader.resume()
-                case Judge(turn, (start, _)):
-                    await self._handle(Judged(turn, self._ear.meaning(start)))
+                case Judge(turn, span):
+                    await self._handle(Judged(turn, self._ear.meaning(span)))
 
     async def _pass(self) -> None:
         """The transport has room for a chunk."""
