@@ -43,8 +43,9 @@ class TurnSettings(Group):
     judge_ms: int = Field(
         default=40,
         ge=0,
-        description="Silence in ms after a short word over the bot, after which it is judged by its sound: a "
-        'back-channel ("mm-hm") or words. English agents only. 0: by its length alone.',
+        description="Silence in ms after a short word over the bot, after which it is judged by its sound, "
+        'as it is while it goes on: a back-channel ("mm-hm"), words or a noise. English agents only. 0: '
+        "never, by its length alone.",
     )
     min_speech_ms: int = Field(
         default=_TURNS.min_speech_ms,

@@ -25,9 +25,11 @@ class Interjections:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def kinds(self, pcm: bytes) -> dict[str, float]:
-        """How likely the sound is each of ``KINDS``; ``pcm``: 16 kHz mono s16le, of which 1.2 s are heard."""
+        """How likely the sound is each of ``KINDS``; ``pcm``: 16 kHz mono s16le, of which the last 1.2 s are
+        heard.
+        """
         wave = np.zeros((1, SAMPLES), np.float32)
-        heard = np.frombuffer(pcm, np.int16)[:SAMPLES]
+        heard = np.frombuffer(pcm, np.int16)[-SAMPLES:]
         wave[0, : len(heard)] = heard / np.float32(32768)
         (told,) = self._session.run(["kind"], {"wave": wave})
         return dict(zip(KINDS, map(float, told[0]), strict=True))

@@ -189,8 +189,8 @@ class Dialogue:
                 self._output.fader.hold()
             case Resume():
                 self._output.fader.resume()
-            case Judge(turn, (start, _)):
-                await self._handle(Judged(turn, self.ear.meaning(start)))
+            case Judge(turn, span):
+                await self._handle(Judged(turn, self.ear.meaning(span)))
 
     async def _fallen_silent(self, times: int) -> None:
         policy = self._agent.silence

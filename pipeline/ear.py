@@ -88,9 +88,14 @@ class Ear:
         """The sound of a turn so far, s16le: with the pauses between ``spans``, up to now."""
         return self.recent.cut(spans[0][0] - turn_end.BEFORE, self.segmenter.position)
 
-    def meaning(self, start: int) -> Meaning:
-        """Of what was said since ``start``, by its sound."""
+    def meaning(self, span: Span) -> Meaning:
+        """Of what was said there, and is said yet if it ends now, by its sound.
+
+        Words as faint as somebody else's are in no hurry: who means to cut in says more, and louder.
+        """
         if self._kinds is None:
             return "open"
+        start, end = span
         said = self.recent.cut(start - interjection.BEFORE, self.segmenter.position)
-        return interjection.meaning(self._kinds(said))
+        told = interjection.meaning(self._kinds(said), over=end < self.segmenter.position)
+        return "open" if told == "barge-in" and self._nearness.faint else told

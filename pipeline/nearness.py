@@ -40,7 +40,12 @@ class Nearness:
     @property
     def far(self) -> bool:
         """Whether who speaks now is further away than who usually does."""
-        if len(self._now) < LEAST_FRAMES or len(self._usual) < KNOWN_FRAMES:
+        return len(self._now) >= LEAST_FRAMES and self.faint
+
+    @property
+    def faint(self) -> bool:
+        """Whether they are softer than that so far: somebody else, or the soft beginning of a word."""
+        if not self._now or len(self._usual) < KNOWN_FRAMES:
             return False
         return _loud(self._now) < _loud(self._usual) - FAR_DB
 

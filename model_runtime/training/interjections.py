@@ -1,31 +1,26 @@
-"""Teaches what is said over the bot: ``python -m model_runtime.training.interjections --minutes 8``.
+"""Teaches what is said over the bot: ``python -m model_runtime.training.interjections --minutes 10``.
 
 A caller who says one short word while the bot speaks either means "go on" (a back-channel: "mm-hm", "okay")
 or wants the floor ("stop", "no", the beginning of a question). Its length does not tell them apart, how it
-sounds does. The net learns three kinds of sound, a back-channel, words, and noise, from words spoken by flite
-and espeak-ng, hums made here, and what microphones and lines do to them (``augment``). Festival, another
-engine, is heard in the check at the end alone. No human voice was in it.
+sounds does. The net learns three kinds of sound, a back-channel, words, and noise, from what
+``interjection_sounds`` makes and what microphones and lines do to it (``augment``). It is asked while
+somebody still speaks, too, so half of what it hears breaks off. Festival, another engine, is heard in the
+check at the end alone. No human voice was in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import soundfile
-import soxr
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -36,20 +31,16 @@ from model_runtime.training.augment import (
     Wave,
     coloured,
     in_room,
-    nothing,
     shaped,
     telephone,
     tilted,
     with_noise,
 )
+from model_runtime.training.interjection_sounds import BACK_CHANNEL, NOISE, WORDS, Sound, lesson, noise, said
 from model_runtime.training.speech_onnx import halve
-from model_runtime.training.synthesise import FESTIVAL, Voice, flite_settings, speak, training_voice
-from model_runtime.training.texts import questions
+from model_runtime.training.synthesise import FESTIVAL, Voice
 
-DATA = Path(__file__).with_name("data") / "interjections.yaml"
-BACK_CHANNEL, WORDS, NOISE = range(len(KINDS))
 WINDOW, HOP, MELS = 400, 160, 40
-Int16 = npt.NDArray[np.int16]
 
 # For the check: festival's phones for what it cannot spell, and words that were not in the lesson.
 UNHEARD = {
@@ -121,113 +112,21 @@ def _filters() -> npt.NDArray[np.float64]:
     return np.maximum(0, np.minimum(rising, falling))
 
 
-def hum(draw: np.random.Generator) -> Wave:
-    """An "mm-hm" as a throat makes it: one to three pulses of a nasal or an open sound, at a moving pitch."""
-    pulses, f0 = draw.integers(1, 4), draw.uniform(75, 300)
-    nasal = draw.random() < 0.65
-    formants = [(270, 90, 1.0), (1000, 250, 0.05), (2200, 300, 0.08)] if nasal else [
-        (draw.uniform(450, 750), 150, 1.0), (draw.uniform(1000, 1500), 250, 0.5), (2400, 400, 0.15),
-    ]  # fmt: skip
-    sound: list[npt.NDArray[np.float64]] = []
-    for _ in range(pulses):
-        count = int(RATE * draw.uniform(0.09, 0.3))
-        pitch = f0 * np.interp(np.linspace(0, 1, count), [0, 0.5, 1], draw.uniform(0.8, 1.35, 3))
-        phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.01 * draw.standard_normal(count))) / RATE
-        pulse = np.zeros(count)
-        for harmonic in range(1, int(3800 / f0)):
-            hertz = f0 * harmonic
-            gain = sum(a * np.exp(-(((hertz - f) / w) ** 2)) for f, w, a in formants) + 0.004
-            pulse += gain / harmonic**0.3 * np.sin(harmonic * phase)
-        edge = int(RATE * 0.03)
-        pulse *= np.clip(np.minimum(np.arange(count), count - np.arange(count)) / edge, 0, 1)
-        sound.append(pulse / np.abs(pulse).max() * draw.uniform(0.5, 1.0))
-        gap = int(RATE * draw.uniform(0.0, 0.09))
-        sound.append(draw.uniform(0, 0.05) * draw.standard_normal(gap))
-    return np.concatenate(sound).astype(np.float32) * np.float32(0.6)
-
-
-def said(text: str, voice: Voice, scratch: Path) -> Wave:
-    """A word of the lists in that voice, nothing around it."""
-    if text.startswith("["):
-        wave = _phones(text.strip("[]"), voice, scratch)
+def hearing(wave: Wave, draw: np.random.Generator, kind: int = WORDS, breaks_off: float = 0.45) -> Wave:
+    """One hearing of a sound, as it is handed over: [SAMPLES]. ``breaks_off``: the share that goes on yet."""
+    if kind == NOISE:  # begins to be one wherever it is first taken for a voice
+        wave = wave[int(draw.uniform(0, 0.7) * len(wave)) :]
+    elif draw.random() < 0.2:
+        wave = wave[int(draw.uniform(0, 0.05) * RATE) :]
+    before = int(draw.uniform(0.0, 0.26) * RATE)
+    if draw.random() < breaks_off:
+        ends = before + int(draw.uniform(0.1, max(0.12, min(1.2, len(wave) / RATE))) * RATE)
+        wave = np.pad(wave, (before, 0))[:ends]
     else:
-        pcm, _ = speak(text, voice, scratch)
-        wave = pcm.astype(np.float32) / np.float32(32768)
-    loud = np.flatnonzero(np.abs(wave) > 0.03 * np.abs(wave).max())
-    return wave[loud[0] : loud[-1] + 1]
-
-
-def _phones(phones: str, voice: Voice, scratch: Path) -> Wave:
-    wav = scratch / "phones.wav"
-    if voice.engine == "festival":
-        script = scratch / "phones.scm"
-        script.write_text(
-            f'(voice_{voice.name}) (utt.save.wave (utt.synth (Utterance Phones (pau {phones} pau))) "{wav}")'
-        )
-        command = ["festival", "-b", str(script)]
-    else:
-        name = voice.name if voice.engine == "flite" else "kal16"
-        command = ["flite", "-voice", name, *flite_settings(voice)]
-        command += ["-p", f"pau {phones} pau", "-o", str(wav)]
-    subprocess.run(command, check=True, capture_output=True)
-    wave, rate = soundfile.read(wav, dtype="float32")
-    return np.asarray(soxr.resample(wave, rate * voice.formant, RATE), dtype=np.float32)
-
-
-def lesson(count: int, seed: int) -> Iterator[tuple[Wave, int]]:
-    """Back-channels and words in equal parts, every tenth sound no speech."""
-    draw, dice = random.Random(seed), np.random.default_rng(seed)
-    lists = yaml.safe_load(DATA.read_text())
-    beginnings = (q.words.split() for q in questions(10 * count, seed))
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        for _ in tqdm(range(count), desc="speak"):
-            chance, voice = draw.random(), training_voice(draw)
-            if chance < 0.1:
-                yield noise(dice), NOISE
-            elif chance < 0.2:
-                yield hum(dice), BACK_CHANNEL
-            elif chance < 0.55:
-                yield said(draw.choice(lists["back_channels"]), voice, scratch), BACK_CHANNEL
-            elif chance < 0.75:
-                yield said(draw.choice(lists["words"]), voice, scratch), WORDS
-            else:  # a sentence as far as one has come when the speaker stops for breath
-                words = next(beginnings)
-                first = draw.randrange(max(1, len(words) - 2)) if draw.random() < 0.5 else 0
-                yield said(" ".join(words[first : first + draw.randint(1, 3)]), voice, scratch), WORDS
-
-
-def noise(draw: np.random.Generator) -> Wave:
-    """A cough, keys, a breath, or what ``augment.nothing`` makes."""
-    wave: npt.NDArray[Any]
-    match draw.integers(4):
-        case 0:
-            bursts: list[npt.NDArray[Any]] = []
-            for _ in range(draw.integers(1, 4)):
-                count = int(RATE * draw.uniform(0.06, 0.25))
-                fading = np.exp(-np.arange(count) / (draw.uniform(0.02, 0.08) * RATE))
-                bursts += [coloured(count, draw, draw.uniform(0, 1.2)) * fading]
-                bursts += [np.zeros(int(RATE * draw.uniform(0.03, 0.15)))]
-            wave = np.concatenate(bursts)
-        case 1:
-            count = int(RATE * draw.uniform(0.2, 0.9))
-            wave = np.zeros(count)
-            for at in draw.integers(0, count - 400, draw.integers(1, 8)):
-                click = draw.standard_normal(400) * np.exp(-np.arange(400) / draw.uniform(20, 90))
-                wave[at : at + 400] += click
-        case 2:
-            count = int(RATE * draw.uniform(0.15, 0.8))
-            swell = np.sin(np.pi * np.arange(count) / count) ** draw.uniform(0.5, 2)
-            wave = shaped(coloured(count, draw, draw.uniform(0, 1)), draw, 10.0, 300.0) * swell
-        case _:
-            wave = nothing(draw, coloured(RATE, draw, 1.0))[:SAMPLES]
-    return np.asarray(0.6 * wave / (np.abs(wave).max() + 1e-6), dtype=np.float32)
-
-
-def hearing(wave: Wave, draw: np.random.Generator) -> Wave:
-    """One hearing of a sound, as it is handed over: [SAMPLES]."""
-    before, after = (int(draw.uniform(*span) * RATE) for span in ((0.0, 0.16), (0.02, 0.14)))
-    wave = np.pad(wave, (before, after)).astype(np.float32)
+        wave = np.pad(wave, (before, int(draw.uniform(0.02, 0.14) * RATE)))
+    wave = wave.astype(np.float32)
+    if kind != NOISE and draw.random() < 0.15:
+        wave = _behind_noise(wave, draw)
     if draw.random() < 0.35:
         wave = in_room(wave, draw)
     if draw.random() < 0.4:
@@ -235,40 +134,49 @@ def hearing(wave: Wave, draw: np.random.Generator) -> Wave:
     if draw.random() < 0.4:
         wave = shaped(wave, draw, 7.0)
     if draw.random() < 0.7:
-        wave = with_noise(wave, coloured(len(wave), draw, draw.uniform(0, 2)), draw.uniform(8, 40))
+        wave = with_noise(wave, coloured(len(wave), draw, draw.uniform(0, 2)), draw.uniform(5, 45))
     wave = wave / (np.abs(wave).max() + 1e-6) * draw.uniform(0.05, 0.9)
     if draw.random() < 0.5:
-        wave = telephone(wave, draw.random() < 0.5, draw.choice([0.0, 300.0]))
+        wave = telephone(wave, draw.random() < 0.5, draw.choice([0.0, 200.0, 300.0]))
     return padded(wave)
 
 
+def _behind_noise(wave: Wave, draw: np.random.Generator) -> Wave:
+    """Somebody speaks up after a noise, or while it goes on."""
+    other, gap = noise(draw) * np.float32(10 ** draw.uniform(-1.2, 0)), int(draw.uniform(0, 0.4) * RATE)
+    both = np.pad(wave, (gap, 0))
+    length = min(len(other), len(both))
+    both[:length] += other[:length]
+    return both
+
+
 def padded(wave: Wave) -> Wave:
-    """[SAMPLES]: what there is, and silence behind."""
-    wave = wave[:SAMPLES]
+    """[SAMPLES]: the end of it, and silence behind."""
+    wave = wave[-SAMPLES:]
     return np.pad(wave, (0, SAMPLES - len(wave))).astype(np.float32)
 
 
-def heard(
-    net: Net, sounds: Sequence[tuple[Wave, int]], count: int, draw: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def heard(net: Net, sounds: Sequence[Sound], count: int, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
     """``count`` hearings as log-mels [count, MELS, T] float16, and their kinds [count]."""
     chosen = [number % len(sounds) for number in range(count)]
     found = []
     for first in tqdm(range(0, count, 500), desc="hear"):
         some = chosen[first : first + 500]
-        waves = torch.from_numpy(np.stack([hearing(sounds[i][0], draw) for i in some]))
+        waves = torch.from_numpy(np.stack([hearing(sounds[i][0], draw, sounds[i][1]) for i in some]))
         with torch.no_grad():
             found.append(net.features(waves).half())
     return torch.cat(found), torch.tensor([sounds[i][1] for i in chosen])
 
 
-def train(net: Net, log_mels: Tensor, kinds: Tensor, minutes: float, batch: int = 128) -> None:
+def train(
+    net: Net, log_mels: Tensor, kinds: Tensor, minutes: float, rate: float = 2e-3, batch: int = 128
+) -> None:
     """Learn for so long; of each hearing a few bands and moments are missing, others every time."""
-    learn = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05)
+    learn = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.05)
     begun, step = time.monotonic(), 0
     while (gone := (time.monotonic() - begun) / (60 * minutes)) < 1:
         for group in learn.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 50) * (1 - gone) + 1e-5
+            group["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - gone) + 1e-5
         chosen = torch.randint(len(kinds), (batch,))
         seen = log_mels[chosen].float()
         for one in seen:
@@ -301,59 +209,89 @@ def write(net: Net, path: Path) -> None:
     onnx.save(halve(onnx.load(path)), path)
 
 
+def read(path: Path) -> Net:
+    """The net that ``write`` has written, to go on from."""
+    net, held = Net(), {}
+    for one in onnx.load(path).graph.initializer:
+        name = one.name.removeprefix("0.").removesuffix("_half")
+        held[name] = torch.from_numpy(onnx.numpy_helper.to_array(one).astype(np.float32))
+    held["waves"] = held["waves"].reshape(net.waves.shape)
+    net.load_state_dict(held, strict=False)  # how many batches a norm has seen is not written
+    return net
+
+
 def check(path: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Of festival's voices, clean and over lines: the share of each kind told with p >= .5 and >= .9."""
+    """Of festival's voices, clean, over lines, and while they still speak: how sure it is of each kind."""
     from model_runtime.interjections import Interjections
 
     ears, draw = Interjections(path), np.random.default_rng(seed)
+
+    def told(wave: Wave) -> list[float]:
+        return list(ears.kinds((wave * 32767).astype(np.int16).tobytes()).values())
+
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for kind, texts in UNHEARD.items():
-            told = []
-            for voice in FESTIVAL:
-                for text in texts:
-                    if text.startswith("[") and "diphone" not in voice:
-                        continue
-                    wave = said(text, Voice("festival", voice), Path(folder))
-                    hearings = [
-                        padded(0.5 * wave / np.abs(wave).max()),
-                        *(hearing(wave, draw) for _ in range(7)),
-                    ]
-                    told += [ears.kinds((one * 32767).astype(np.int16).tobytes()) for one in hearings]
-            for line, mine in (("clean", told[::8]), ("lines", [p for i, p in enumerate(told) if i % 8])):
-                table = np.array([[p[name] for name in KINDS] for p in mine])
-                sure = {f"{name} >= {p}": round(float((table[:, i] >= p).mean()), 3)
+            waves = [
+                said(text, Voice("festival", voice), Path(folder))
+                for voice in FESTIVAL
+                for text in texts
+                if "diphone" in voice or not text.startswith("[")
+            ]
+            for line, mine in (
+                ("clean", [told(padded(0.5 * wave / np.abs(wave).max())) for wave in waves]),
+                ("lines", [told(hearing(wave, draw, kind, 0.0)) for wave in waves for _ in range(7)]),
+                ("midway", [told(hearing(wave, draw, kind, 1.0)) for wave in waves for _ in range(7)]),
+            ):
+                sure = {f"{name} >= {p}": round(float((np.array(mine)[:, i] >= p).mean()), 3)
                         for i, name in enumerate(KINDS) for p in (0.5, 0.9, 0.97)}  # fmt: skip
                 found[f"{KINDS[kind]}, {line}"] = {"heard": len(mine), **sure}
     return found
 
 
+def made(count: int, seed: int, natural: float, path: Path) -> None:
+    """Make so many sounds of a lesson, and keep them."""
+    pcm: list[npt.NDArray[np.int16]] = []
+    kinds: list[int] = []
+    for wave, kind in lesson(count, seed, natural):
+        pcm.append(np.asarray(np.clip(wave, -1, 1) * 32767, np.int16))
+        kinds.append(kind)
+    np.savez(path, pcm=np.concatenate(pcm), ends=np.cumsum([len(one) for one in pcm]), kinds=kinds)
+
+
+def kept(folder: Path) -> list[Sound]:
+    """All that has been made there."""
+    sounds: list[Sound] = []
+    for path in sorted(folder.glob("*.npz")):
+        held = np.load(path)
+        waves = np.split(held["pcm"].astype(np.float32) / 32768, held["ends"][:-1])
+        sounds += zip(waves, held["kinds"].tolist(), strict=True)
+    return sounds
+
+
 def main() -> None:
     """Command line."""
-    parse = argparse.ArgumentParser(description=__doc__)
-    parse.add_argument("--out", type=Path, default=MODEL)
-    parse.add_argument("--count", type=int, default=9000, help="sounds to make")
-    parse.add_argument(
-        "--hearings", type=int, default=30_000, help="of them, each as another line carries it"
-    )
-    parse.add_argument("--minutes", type=float, default=8.0)
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--sounds", type=Path, required=True, help="a folder for them, to be used again")
+    parse.add_argument("--make", type=int, default=0, help="so many sounds, and no more than that")
+    parse.add_argument("--natural", type=float, default=0.0, help="Kokoro's share of what is spoken in them")
+    parse.add_argument("--hearings", type=int, default=36_000, help="each as another line carries it")
+    parse.add_argument("--minutes", type=float, default=10.0)
     parse.add_argument("--seed", type=int, default=1)
-    parse.add_argument("--sounds", type=Path, help="where they are kept, to be used again")
+    parse.add_argument("--going-on", type=Path, help="from this net, instead of from nothing")
+    parse.add_argument("--out", type=Path, default=MODEL)
     args = parse.parse_args()
+    if args.make:
+        args.sounds.mkdir(parents=True, exist_ok=True)
+        made(args.make, args.seed, args.natural, args.sounds / f"{args.natural:g}-{args.seed}.npz")
+        return
     torch.manual_seed(args.seed)
-    if args.sounds and args.sounds.is_file():
-        kept = np.load(args.sounds)
-        waves = np.split(kept["pcm"].astype(np.float32) / 32768, kept["ends"][:-1])
-        sounds = list(zip(waves, kept["kinds"].tolist(), strict=True))
-    else:
-        sounds = list(lesson(args.count, args.seed))
-        if args.sounds:
-            pcm = [np.asarray(np.clip(wave, -1, 1) * 32767, np.int16) for wave, _ in sounds]
-            ends = np.cumsum([len(one) for one in pcm])
-            np.savez(args.sounds, pcm=np.concatenate(pcm), ends=ends, kinds=[kind for _, kind in sounds])
-    net = Net()
-    log_mels, kinds = heard(net, sounds, args.hearings, np.random.default_rng(args.seed))
-    train(net, log_mels, kinds, args.minutes)
+    draw = np.random.default_rng(args.seed)
+    sounds = kept(args.sounds)
+    draw.shuffle(sounds)
+    net = read(args.going_on) if args.going_on else Net()
+    log_mels, kinds = heard(net, sounds, args.hearings, draw)
+    train(net, log_mels, kinds, args.minutes, rate=1e-3 if args.going_on else 2e-3)
     write(net, args.out)
     print(json.dumps(check(args.out, args.seed + 1), indent=1))
 

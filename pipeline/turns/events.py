@@ -54,13 +54,15 @@ class Reset:
     """Whatever was being said or made is void: the engine's session is gone."""
 
 
-Meaning = Literal["back-channel", "likely back-channel", "barge-in", "open"]
-"""Of what was said over an answer: no more than a back-channel, perhaps that, a barge-in, or anything."""
+Meaning = Literal["noise", "back-channel", "likely back-channel", "barge-in", "open"]
+"""Of what was heard over an answer: no speech, no more than a back-channel, perhaps that, a barge-in, or
+anything.
+"""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What was said over ``turn``'s answer, by its sound."""
+    """What was said over ``turn``'s answer, by its sound. It counts until the caller's voice goes on."""
 
     turn: int
     meaning: Meaning
@@ -153,7 +155,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Judge:
-    """Say what the sound of ``span`` means, which was said over the answer (``Judged``)."""
+    """Say what the sound of ``span`` means, which was said over the answer (``Judged``). It may go on yet."""
 
     turn: int
     span: Span

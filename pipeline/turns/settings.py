@@ -17,7 +17,7 @@ class TurnSettings:
     duck_ms: int = 20  # speech over the bot that lowers its voice
     hold_ms: int = 120  # that makes it hold still
     barge_in_ms: int = 800  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter
-    judge_ms: int = 0  # silence after speech that it holds still for, until its sound is judged; 0: never
+    judge_ms: int = 0  # silence after which the sound of what was said is judged, as it is midway; 0: never
     again_ms: int = 1200  # speech over the bot counts together with what was said over it so long before
     min_speech_ms: int = 140  # less than this in a whole turn is a noise, not a turn
     max_turn_ms: int = 30_000  # speech that leaves nobody a turn is answered after this: it may be a radio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 
 from bot.headset import RATE
 from bot.waveform import Pcm
+from pipeline.turns import Hold, Speak
 from tests.bench.duplex.figures import summary
 from tests.bench.duplex.line import BadLine, Line
 from tests.bench.duplex.reading import ANSWER_S, Seen, look
 from tests.bench.duplex.scenes import KINDS, Scene, scenes
 from tests.bench.duplex.sounds import SPEECH, cough, silence
+from tests.bench.duplex.virtual import play, settings
 
 ASKED = (RATE // 2, RATE)
 BEGUN_S = 1.4  # when the answer begins
@@ -91,7 +94,8 @@ def test_scenes_are_the_same_from_the_same_seed() -> None:
 def test_nothing_is_tuned_on_what_the_figures_are_of() -> None:
     tuning, figures = SPEECH["tuning"], SPEECH["figures"]
     for name in (
-        "voices", "questions", "halves", "back_channels", "commands", "interruptions", "background",
+        "voices", "questions", "halves", "back_channels", "commands", "few_words", "interruptions",
+        "background",
     ):  # fmt: skip
         assert not set(getattr(tuning, name)) & set(getattr(figures, name)), name
     assert not np.array_equal(cough(random.Random(1)), cough(random.Random(2)))
@@ -114,3 +118,55 @@ async def test_jitter_keeps_the_order_and_reordering_does_not() -> None:
     assert 0.05 < arrivals[-1] - now < 0.11
     overtaken = BadLine(Line(overtaken=0.1), random.Random(1))
     assert np.mean([overtaken._delay() > 0.02 for _ in range(2000)]) == pytest.approx(0.1, rel=0.25)
+
+
+@pytest.fixture
+def told() -> Callable[[str], Callable[[bytes], dict[str, float]]]:
+    """A judge who is sure that all is of one kind."""
+
+    def of(kind: str) -> Callable[[bytes], dict[str, float]]:
+        return lambda _: {name: float(name == kind) for name in ("back-channel", "words", "noise")}
+
+    return of
+
+
+def buzz(seconds: float) -> Pcm:
+    """Something that webrtcvad takes for a voice: a pulse train through two formants."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    sound = np.zeros(len(time))
+    for hertz in range(120, 3000, 120):
+        gain = np.exp(-(((hertz - 600) / 300) ** 2)) + 0.3 * np.exp(-(((hertz - 1800) / 300) ** 2))
+        sound += gain * np.sin(2 * np.pi * hertz * time)
+    buzzing: Pcm = (0.4 * sound / np.abs(sound).max()).astype(np.float32)
+    return buzzing
+
+
+def over(seconds: float) -> Scene:
+    return Scene("one word", "", lambda: buzz(1.2), lambda: buzz(seconds), 1.0, seed=4)
+
+
+async def test_a_virtual_call_shows_a_word_that_stops_the_bot(
+    told: Callable[[str], Callable[[bytes], dict[str, float]]],
+) -> None:
+    """Its silence is heard some 60 ms after it was decided, and another answer follows."""
+    seen, decided = await play(over(0.4), settings(), told("words"))
+    held = next(one.at for one in decided if isinstance(one.action, Hold)) / 16
+    assert seen.yielded
+    assert seen.lowered_ms == pytest.approx(50, abs=30)
+    assert seen.silent_ms == pytest.approx(held + 55, abs=35)
+    assert any(isinstance(one.action, Speak) for one in decided)
+
+
+async def test_a_virtual_call_loses_nothing_to_a_back_channel(
+    told: Callable[[str], Callable[[bytes], dict[str, float]]],
+) -> None:
+    seen, _ = await play(over(0.4), settings(), told("back-channel"))
+    assert not seen.yielded
+    assert seen.missing_ms <= 20
+    assert seen.silent_ms is None  # it was known while it was said
+    assert seen.back_ms == 0
+
+
+async def test_a_virtual_call_is_the_same_every_time() -> None:
+    first, again = [await play(over(0.3), settings(False), None, hiss_db=-50.0) for _ in range(2)]
+    assert first == again

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.segmenter import RATE, SpeechStart, SpeechStop
-from pipeline.turns import Action, Duck, Event, Heard, Hold, Speak, Stop, Tick, Turns, TurnSettings
+from pipeline.turns import (
+    Action,
+    Duck,
+    Event,
+    Heard,
+    Hold,
+    Judge,
+    Judged,
+    Meaning,
+    Speak,
+    Stop,
+    Tick,
+    Turns,
+    TurnSettings,
+)
 
 STOP_MS = 160  # when a segmenter knows
 START_MS = 60
@@ -29,13 +43,26 @@ def at(ms: int) -> int:
 
 @dataclass
 class Floor:
-    """Drives a machine in milliseconds, as segmenter and stage would."""
+    """Drives a machine in milliseconds, as segmenter and stage would.
+
+    ``midway``: what is told of speech that goes on, at once and whenever it is asked; else that stays open.
+    """
 
     turns: Turns = field(default_factory=lambda: Turns(SETTINGS))
     ms: int = 0
+    midway: Meaning | None = None
 
     def go(self, event: Event) -> list[Action]:
-        return self.turns.handle(event)
+        actions = self.turns.handle(event)
+        if self.midway is None:
+            return actions
+        told: list[Action] = []
+        for action in actions:
+            if isinstance(action, Judge) and action.span[1] == at(self.ms):
+                told += self.turns.handle(Judged(action.turn, self.midway))
+            else:
+                told.append(action)
+        return told
 
     def speak(self, ms: int, begun: int = 0) -> list[Action]:
         """Speech for ``ms``, noticed after ``START_MS``; ends without the silence that says so.

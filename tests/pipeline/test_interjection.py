@@ -8,15 +8,19 @@ from pipeline.interjection import meaning
 
 
 @pytest.mark.parametrize(
-    ("back_channel", "words", "noise", "meant"),
+    ("back_channel", "words", "noise", "midway", "over"),
     [
-        (0.01, 0.98, 0.01, "barge-in"),
-        (0.05, 0.94, 0.01, "open"),
-        (0.95, 0.04, 0.01, "back-channel"),
-        (0.5, 0.05, 0.45, "back-channel"),  # it is one or the other, and neither wants the floor
-        (0.5, 0.5, 0.0, "likely back-channel"),
-        (0.3, 0.6, 0.1, "open"),
+        (0.01, 0.98, 0.01, "barge-in", "barge-in"),
+        (0.08, 0.91, 0.01, "open", "likely back-channel"),
+        (0.96, 0.03, 0.01, "back-channel", "back-channel"),
+        (0.91, 0.08, 0.01, "likely back-channel", "back-channel"),
+        (0.5, 0.04, 0.46, "back-channel", "back-channel"),  # one or the other, and neither wants the floor
+        (0.5, 0.5, 0.0, "likely back-channel", "likely back-channel"),
+        (0.3, 0.6, 0.1, "open", "likely back-channel"),
+        (0.03, 0.02, 0.95, "noise", "noise"),
     ],
 )
-def test_what_is_made_of_it(back_channel: float, words: float, noise: float, meant: str) -> None:
-    assert meaning({"back-channel": back_channel, "words": words, "noise": noise}) == meant
+def test_what_is_made_of_it(back_channel: float, words: float, noise: float, midway: str, over: str) -> None:
+    kinds = {"back-channel": back_channel, "words": words, "noise": noise}
+    assert meaning(kinds, over=False) == midway
+    assert meaning(kinds, over=True) == over

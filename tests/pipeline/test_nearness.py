@@ -29,6 +29,18 @@ def test_a_voice_across_the_room_is_further_away_than_the_callers() -> None:
     assert not any(voice(nearness, 50, CALLER_DB))
 
 
+def test_a_faint_voice_is_noticed_in_its_first_frame() -> None:
+    nearness = Nearness()
+    found = [nearness.faint]
+    voice(nearness, 60, CALLER_DB)
+    found.append(nearness.faint)
+    assert voice(nearness, 1, CALLER_DB - FAR_DB - 2) == [False]
+    found.append(nearness.faint)
+    nearness.begins()
+    found.append(nearness.faint)
+    assert found == [False, False, True, False]
+
+
 def test_a_back_channel_is_near() -> None:
     nearness = Nearness()
     voice(nearness, 60, CALLER_DB)

@@ -181,7 +181,7 @@ def test_somebody_else_in_the_room_does_not_stop_the_bot() -> None:
 
 
 def test_somebody_elses_words_are_not_judged() -> None:
-    floor = Floor(Turns(replace(SETTINGS, judge_ms=80)), ms=1000)
+    floor = Floor(Turns(replace(SETTINGS, judge_ms=80)), ms=1000, midway="open")
     answered(floor)
     assert floor.speak(220) == [Duck(0), Hold(0)]
     assert far(floor, 160) == []

@@ -31,6 +31,7 @@ class Speech:
     halves: tuple[str, str]  # of one question, with a pause between them
     back_channels: tuple[str, ...]
     commands: tuple[str, ...]
+    few_words: tuple[str, ...]
     interruptions: tuple[str, ...]
     background: tuple[str, ...]  # somebody else in the room
 
@@ -38,7 +39,7 @@ class Speech:
 @cache
 def _festival(text: str, voice: str) -> Pcm:
     # Phones are for the diphone voices only.
-    return speakers.say(text, "ked_diphone" if text.startswith("[") else voice)
+    return speakers.say(text, voice if "diphone" in voice or not text.startswith("[") else "ked_diphone")
 
 
 @cache
@@ -61,6 +62,7 @@ SPEECH = {
         halves=("I would like to know", "how long the delivery takes"),
         back_channels=("[m m hh m m]", "uh huh", "yeah", "okay", "right", "I see", "oh yeah", "sure"),
         commands=("stop", "wait", "no", "hello"),
+        few_words=("hold on", "excuse me", "the price", "in Berlin", "that's wrong", "how much", "my order"),
         interruptions=(
             "No, wait, stop for a moment.",
             "Stop please, I want to ask about something else.",
@@ -77,6 +79,7 @@ SPEECH = {
         halves=("Could you tell me", "what a sleeping bag costs"),
         back_channels=("aha", "yes", "fine", "good", "all right", "got it"),
         commands=("pause", "halt", "pardon", "what"),
+        few_words=("one second", "be quiet", "the colour", "not this", "I meant", "say it again"),
         interruptions=(
             "One second, I have another question.",
             "Thanks, that is enough for now.",
@@ -118,3 +121,33 @@ def typing(draw: random.Random) -> Pcm:
         click = noise.standard_normal(RATE // 50) * np.exp(-np.arange(RATE // 50) / (0.003 * RATE))
         sound[at : at + RATE // 50] += (0.15 * click / np.abs(click).max()).astype(np.float32)
     return sound
+
+
+def breath(draw: random.Random) -> Pcm:
+    """Somebody breathes out into the microphone, for 0.3 to 0.8 s."""
+    noise = np.random.default_rng(draw.randrange(2**32))
+    count = round(RATE * draw.uniform(0.3, 0.8))
+    hiss = np.convolve(noise.standard_normal(count + 40), np.hanning(draw.choice((9, 19, 39))), "same")[
+        :count
+    ]
+    swell = np.sin(np.pi * np.linspace(0, 1, count)) ** 2
+    sound: Pcm = (0.2 * hiss / np.abs(hiss).max() * swell).astype(np.float32)
+    return sound
+
+
+def laughter(draw: random.Random) -> Pcm:
+    """Five to eight syllables of a voice that is half breath, each lower and softer than the last."""
+    noise = np.random.default_rng(draw.randrange(2**32))
+    pitch, beat = draw.uniform(150, 350), draw.uniform(0.16, 0.24)
+    time = np.arange(round(RATE * beat * 0.6)) / RATE
+    swell = np.sin(np.pi * time / time[-1])
+    syllables = []
+    for number in range(draw.randint(5, 8)):
+        hertz = pitch * 0.95**number * (1 - 0.3 * time / time[-1])
+        phase = 2 * np.pi * np.cumsum(hertz) / RATE
+        voiced = sum(np.exp(-(((n * pitch - 700) / 500) ** 2)) * np.sin(n * phase) for n in range(1, 12))
+        syllables += [0.9**number * swell * (voiced + 0.3 * noise.standard_normal(len(time)))]
+        syllables += [np.zeros(round(RATE * beat * 0.4))]
+    sound = np.concatenate(syllables)
+    laughed: Pcm = (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+    return laughed
