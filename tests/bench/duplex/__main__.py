@@ -38,7 +38,13 @@ from tests.bench.duplex.sounds import SPEECH
 from tests.bench.report import FOLDER
 from tests.e2e.server import parley_server
 
-BLACK_BOX = ("turn end", "pause", "interruption", "person")  # what a voice of its own leaves to be read
+BLACK_BOX = (
+    "turn end",
+    "pause",
+    "long pause",
+    "interruption",
+    "person",
+)  # what a voice of its own leaves to be read
 SEEDS = {"tuning": 1, "figures": 2026}
 
 

@@ -22,6 +22,7 @@ from tests.bench.duplex.reading import Seen
 from tests.bench.duplex.scenes import HOLDING, KINDS, PEOPLE, YIELDING
 from tests.bench.report import Goal, percentile
 
+PAUSES = ("pause", "long pause")
 TIMES = ("lowered_ms", "silent_ms", "back_ms", "answered_ms", "voice_to_voice_ms")
 NAN = float("nan")
 
@@ -68,7 +69,7 @@ def _kinds(seen: Iterable[Seen], *kinds: str) -> list[Seen]:
 def _full_duplex_bench(seen: Sequence[Seen]) -> dict[str, Any]:
     ends, cut_in = _kinds(seen, "turn end"), _kinds(seen, "interruption", "person")
     return {
-        "pause_handling": {"TOR": share(one.taken_over for one in _kinds(seen, "pause"))},
+        "pause_handling": {"TOR": share(one.taken_over for one in _kinds(seen, *PAUSES))},
         "smooth_turn_taking": {
             "TOR": share(one.voice_to_voice_ms is not None for one in ends),
             "latency_ms": _times(ends, "voice_to_voice_ms"),
@@ -81,7 +82,7 @@ def _full_duplex_bench(seen: Sequence[Seen]) -> dict[str, Any]:
 
 
 def _tau_voice(seen: Sequence[Seen]) -> dict[str, Any]:
-    cut_in, asked = _kinds(seen, *YIELDING), _kinds(seen, "turn end", "pause")
+    cut_in, asked = _kinds(seen, *YIELDING), _kinds(seen, "turn end", *PAUSES)
     yielded = [one for one in cut_in if one.yielded]
     kept: Callable[..., float] = lambda *kinds: share(not one.yielded for one in _kinds(seen, *kinds))  # noqa: E731
     return {
@@ -109,7 +110,10 @@ def _goals(seen: Sequence[Seen], failed: int) -> list[Goal]:
         return 100 * share(values)
 
     goals = [
-        Goal.at_most("pause taken over", percent(one.taken_over for one in _kinds(seen, "pause")), 5, "%"),
+        Goal.at_most(f"{kind} taken over", percent(one.taken_over for one in _kinds(seen, kind)), 5, "%")
+        for kind in PAUSES
+    ]
+    goals += [
         Goal.at_most("end of turn to voice, p50", ends["p50"], 400, "ms"),
         Goal.at_most("end of turn to voice, p95", ends["p95"], 700, "ms"),
         Goal.at_most("interruptions not yielded to", percent(not one.yielded for one in clean), 1, "%"),

@@ -15,7 +15,8 @@ from bot.waveform import Pcm
 from tests.bench.duplex.line import Line
 from tests.bench.duplex.sounds import QUIET_DB, SPEECH, Speech, cough, quieter, silence, typing
 
-PAUSES_MS = (200, 280)  # shorter than the silence that ends a turn
+PAUSES_MS = (200, 280)  # shorter than any silence that ends a turn
+LONG_PAUSES_MS = (500, 700)  # longer than what ends one of which nothing else is known
 BACKGROUND_DB = -15.0
 ECHO_DB = (-12.0, -24.0)
 ECHO_MS = (100, 300)  # our own jitter buffer at the caller takes 80 of them
@@ -30,6 +31,7 @@ LINES = {
 KINDS = (
     "turn end",
     "pause",
+    "long pause",
     "back-channel",
     "cough",
     "typing",
@@ -107,8 +109,9 @@ def _scene(
     match kind:
         case "turn end":
             return Scene(kind, f"{asked!r} {voice}", question)
-        case "pause":
-            ms = PAUSES_MS[number % len(PAUSES_MS)]
+        case "pause" | "long pause":
+            lengths = PAUSES_MS if kind == "pause" else LONG_PAUSES_MS
+            ms = lengths[number % len(lengths)]
             first, second = (partial(talk.say, half, voice) for half in talk.halves)
             return Scene(kind, f"{ms} ms {voice}", lambda: np.concatenate([first(), silence(ms), second()]))
         case "echo":
