@@ -154,7 +154,10 @@ def main() -> None:
     where, console = machine(), Console()
     with (
         tempfile.TemporaryDirectory() as folder,
-        phone_line(Path(folder), PARLEY_MAX_CALLS=str(max(levels) + 2)) as line,
+        # What ends a turn has to be the same in every call: not what a second opinion has time for.
+        phone_line(
+            Path(folder), PARLEY_MAX_CALLS=str(max(levels) + 2), PARLEY_TURNS__SMART_TURN="false"
+        ) as line,
     ):
         measured = [measure(line, calls, options.seconds, Path(folder) / str(calls)) for calls in levels]
     alone = median(measured[0].delays)
