@@ -85,7 +85,7 @@ class Remembering(Engine):
     def _make_one(self, message: object) -> None:
         if isinstance(message, Speech):
             self.made[message.turn] = message.groups
-        super()._make_one(message)  # type: ignore[arg-type]
+        super()._make_one(message)  # type: ignore[arg-type]  # any of the engine's
 
     def send(self, message: ClientMessage) -> None:
         if isinstance(message, Commit):
