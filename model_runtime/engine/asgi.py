@@ -9,7 +9,7 @@ import contextlib
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -53,7 +53,9 @@ class AsgiSocket:
 
 
 def application(reception: Reception) -> Starlette:
-    """``reception`` behind any path's WebSocket, and ``GET /healthz``: how many places are taken."""
+    """``reception`` behind any path's WebSocket, and beside it ``GET /healthz`` (how many places are taken)
+    and ``GET /figures``, both as the engine's own server has them.
+    """
 
     async def client(socket: WebSocket) -> None:
         if "origin" in socket.headers:
@@ -65,4 +67,8 @@ def application(reception: Reception) -> Starlette:
     async def health(request: Request) -> PlainTextResponse:
         return PlainTextResponse(reception.fullness)
 
-    return Starlette(routes=[Route("/healthz", health), WebSocketRoute("/{path:path}", client)])
+    async def figures(request: Request) -> Response:
+        return Response(await reception.figures(), media_type="application/json")
+
+    plain = [Route("/healthz", health), Route("/figures", figures)]
+    return Starlette(routes=[*plain, WebSocketRoute("/{path:path}", client)])

@@ -64,7 +64,7 @@ class Beside:
     def _run(self, chunks: Sequence[Vocode], done: Callable[[list[Future[Any]]], None]) -> None:
         sounds: list[Future[Any]] = [Future() for _ in chunks]
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._kit.measures.rendering(chunks):
                 self._render(chunks, sounds)
         except BaseException as fault:  # the thread of the sessions has to learn of it, whatever it is
             for sound in sounds:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model_runtime.engine.context import Context
 from model_runtime.engine.draws import Draw, Draws
 from model_runtime.engine.history import Entry
+from model_runtime.engine.measures import Measures
 from model_runtime.engine.memory import Memory, fitting
 from model_runtime.engine.ops import Decode, Hear, Op, Prefill, Vocode
 from model_runtime.engine.pace import Pace
@@ -30,7 +31,6 @@ from model_runtime.interleave import InterleaveParser
 from model_runtime.listening.features import token_count
 from model_runtime.model import SpeechModel
 from model_runtime.protocol import INPUT_RATE, HistoryEntry, Respond, Sampling
-from model_runtime.speaking.schedule import Schedule
 from model_runtime.speaking.token2wav import Token2WavStream, push_each
 from model_runtime.speaking.voice import Voice
 from model_runtime.thinking.sampling import NOTHING, SamplingOptions, draw_each
@@ -63,7 +63,9 @@ class Kit:
         self.speech_batch = settings.speech_batch or SPEECH_BATCH[kind]
         self.tokens = model.tokens
         self.max_context = _max_context(model, settings)
-        self.memory = Memory(model, settings.max_sessions, self.max_context, fixed=kind == "cuda")
+        recorded = kind == "cuda" and not settings.like_reference
+        self.memory = Memory(model, settings.max_sessions, self.max_context, fixed=recorded)
+        self.measures = Measures(model, self.memory)
         self.masked = self.card.slot_masking if settings.slot_masking is None else settings.slot_masking
         self.prompts = Prompts(model.template, self.tokens, self.card.transcribe_instructions)
         self.best = Draw(model.sampler(SamplingOptions(temperature=0.0, repetition_penalty=1.0), seed=0))
@@ -188,7 +190,7 @@ class Kit:
 
     def stream(self, voice: Voice) -> Token2WavStream:
         """A reply in that voice, as it begins."""
-        return self.model.token2wav.stream(voice, schedule=Schedule(self.settings.chunks))
+        return self.measures.new_stream(self.model.token2wav.stream(voice, schedule=self.settings.schedule))
 
     def vocode_each(self, chunks: Sequence[Vocode]) -> list[NDArray[np.float32]]:
         """The sound of each chunk, in as few passes as there may be. Raises ``CodesRefused`` first of all."""
@@ -249,7 +251,7 @@ def load(settings: Settings) -> Kit:
         torch.set_num_threads(settings.threads)
     begun = time.monotonic()
     model = SpeechModel.load(settings.checkpoint, settings.device, settings.dtype or None)
-    if model.device.type == "cuda":
+    if model.device.type == "cuda" and not settings.like_reference:
         # token2wav is kept in float32; its products need not be as exact, and are several times as quick.
         torch.set_float32_matmul_precision("high")
     if not settings.threads and model.backbone.config.hidden_size < SMALL:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class Memory:
         self._slots = model.backbone.new_slots(sessions, tokens)
         self._aside = model.backbone.new_slots(sessions, min(ASIDE, tokens)) if fixed else None
         self._steps: dict[Slots, DecodeStep] = {}
+        self._lent: WeakSet[KVCache] = WeakSet()
         if self._aside is not None:
             self._steps = {slots: DecodeStep(model.backbone, slots) for slots in (self._slots, self._aside)}
 
@@ -38,19 +40,33 @@ class Memory:
         return self._slots.store.nbytes + (0 if self._aside is None else self._aside.store.nbytes)
 
     @property
+    def used(self) -> int:
+        """Bytes that pasts take now: all slots, but on a CPU only what is in them, since the system lends
+        memory there as it is written.
+        """
+        lent = list(self._lent)
+        if self._model.device.type == "cpu":
+            return token_bytes(self._model) * sum(cache.length for cache in lent)
+        return self.nbytes + sum(cache.nbytes for cache in lent if not isinstance(cache, Slot))
+
+    @property
     def free(self) -> int:
         """Slots for sessions that are free."""
         return self._slots.free
 
     def session(self) -> KVCache:
         """The past of one more session. Raises RuntimeError if more are open than were spoken of."""
-        return self._slots.take()
+        return self._lend(self._slots.take())
 
     def aside(self, tokens: int) -> KVCache:
         """A past of that many tokens for a generation beside the conversation."""
         short = self._aside
         fits = short is not None and tokens <= short.max_tokens and short.free
-        return short.take() if short is not None and fits else self._model.new_cache(tokens)
+        return self._lend(short.take() if short is not None and fits else self._model.new_cache(tokens))
+
+    def _lend(self, cache: KVCache) -> KVCache:
+        self._lent.add(cache)
+        return cache
 
     def read_each(self, caches: Sequence[KVCache], ids: Sequence[int]) -> Tensor:
         """One id into each: their last hidden states [B, hidden], good until the next time.
@@ -78,9 +94,14 @@ class Memory:
             step.warm_up(rows, tokens)
 
 
+def token_bytes(model: SpeechModel) -> int:
+    """Of the keys and values of one token in all layers."""
+    config, weight = model.backbone.config, model.backbone.lm_head.weight
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.itemsize
+
+
 def fitting(model: SpeechModel, sessions: int, wanted: int, free: int) -> int:
     """Tokens a session may hold, at most ``wanted``, so that all sessions' slots fit into ``free`` bytes."""
-    config, weight = model.backbone.config, model.backbone.lm_head.weight
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.itemsize
+    token = token_bytes(model)
     aside = token * (sessions + 1) * ASIDE
     return max(0, min(wanted, (free - aside) // (token * (sessions + 1)) // 256 * 256))

@@ -23,6 +23,7 @@ from model_runtime.protocol import ClientMessage, EngineMessage, Open
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 10.0  # a connection that does not say what it wants by then is closed
+FIGURES_TIMEOUT_S = 5.0  # a unit of work takes far less
 # Unread by the client, 87 s of speech: nothing more is made for it until it reads on.
 STALL_BYTES = 4 * 1024 * 1024
 BACKLOG = 5_000  # messages the worker has not taken: clients are read no faster than that
@@ -109,6 +110,14 @@ class Reception:
     def fullness(self) -> str:
         """A line for a supervisor: how many of the places are taken."""
         return f"{self.sessions}/{self.places} sessions\n"
+
+    async def figures(self) -> bytes:
+        """``Figures`` as JSON, for whoever measures; ``{}`` if the worker does not tell them in time."""
+        try:
+            told = await asyncio.wait_for(asyncio.wrap_future(self._worker.figures()), FIGURES_TIMEOUT_S)
+        except TimeoutError:
+            return b"{}"
+        return msgspec.json.encode(told)
 
     async def serve(self, socket: Socket) -> None:
         """One WebSocket from its first frame to its end."""

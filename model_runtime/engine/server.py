@@ -70,7 +70,7 @@ class EngineServer:
             "max_size": READ_LIMIT,
             "compression": None,  # PCM does not deflate
             "origins": [None],  # a web page has an origin and has no business here
-            "process_request": self._health,
+            "process_request": self._plain,
             "ping_interval": PING_S,
             "ping_timeout": PING_S,
             "close_timeout": CLOSE_TIMEOUT_S,
@@ -92,11 +92,18 @@ class EngineServer:
             if settings.socket is not None:
                 settings.socket.unlink(missing_ok=True)
 
-    def _health(self, connection: ServerConnection, request: Request) -> Response | None:
-        """``GET /healthz`` tells a supervisor that the engine lives, and how full it is."""
-        if request.path != "/healthz":
-            return None
-        return connection.respond(http.HTTPStatus.OK, self._reception.fullness)
+    async def _plain(self, connection: ServerConnection, request: Request) -> Response | None:
+        """``GET /healthz`` tells a supervisor that the engine lives, and how full it is; ``GET /figures``
+        whoever measures it what it has done (JSON).
+        """
+        match request.path:
+            case "/healthz":
+                return connection.respond(http.HTTPStatus.OK, self._reception.fullness)
+            case "/figures":
+                figures = await self._reception.figures()
+                return connection.respond(http.HTTPStatus.OK, figures.decode())
+            case _:
+                return None
 
     async def _client(self, connection: ServerConnection) -> None:
         await self._reception.serve(WebSocket(connection))

@@ -29,8 +29,9 @@ class Settings:
     sound next waits for all of them. The memory for the pasts of ``max_sessions`` is held from the beginning;
     on a GPU ``max_context`` 0 is no more than fits there.
     ``chunks`` are how many codes (40 ms each) become sound at a time: the first, the second, ..., and the
-    last again and again. ``voices`` is a folder of voices beside the checkpoint's own, which may change while
-    the engine runs.
+    last again and again. ``like_reference`` is for measuring that: chunks are cut and joined as the reference
+    implementation does, and a GPU renders them in full float32 and is given every kernel one by one.
+    ``voices`` is a folder of voices beside the checkpoint's own, which may change while the engine runs.
     """
 
     checkpoint: str
@@ -51,10 +52,16 @@ class Settings:
     decode_batch: int = 0
     speech_batch: int = 0
     chunks: tuple[int, ...] = Schedule().chunks
+    like_reference: bool = False
     slot_masking: bool | None = None  # None: what the checkpoint's card says
     audio_ring_s: float = 120.0
     warm_up: bool = True
     log_level: str = "INFO"
+
+    @property
+    def schedule(self) -> Schedule:
+        """How codes are cut into chunks."""
+        return Schedule.reference() if self.like_reference else Schedule(self.chunks)
 
     @property
     def max_groups(self) -> int:
@@ -112,6 +119,11 @@ def parse(arguments: list[str] | None = None) -> Settings:
         f"(default {','.join(map(str, default.chunks))})",
     )
     add(
+        "--like-reference",
+        action="store_true",
+        help="25 codes at a time, full float32 and nothing recorded, as the reference implementation works",
+    )
+    add(
         "--slot-masking",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -147,6 +159,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
         decode_batch=a.decode_batch,
         speech_batch=a.speech_batch,
         chunks=a.chunks,
+        like_reference=a.like_reference,
         slot_masking=a.slot_masking,
         warm_up=a.warm_up,
         log_level=a.log_level,

@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from model_runtime.engine import scheduler
 from model_runtime.engine.beside import Beside, own_stream
+from model_runtime.engine.figures import Figures
 from model_runtime.engine.job import Job, Purpose
 from model_runtime.engine.kit import NO_NUMBERS, Kit
 from model_runtime.engine.ops import Decode, Op, Vocode
@@ -105,6 +107,21 @@ class Worker:
         """Something outside has changed (a port reads again): look again at what can be done."""
         self._inbox.put(lambda: None)
 
+    def figures(self) -> Future[Figures]:
+        """What is known now of where its time and memory go; told between two units of work."""
+        told: Future[Figures] = Future()
+
+        def tell() -> None:
+            if not told.set_running_or_notify_cancel():
+                return  # whoever asked has gone
+            try:
+                told.set_result(self._kit.measures.told())
+            except Exception as fault:  # told to whoever asked: no call shall suffer
+                told.set_exception(fault)
+
+        self._inbox.put(tell)
+        return told
+
     @property
     def backlog(self) -> int:
         """Messages not yet taken."""
@@ -138,11 +155,14 @@ class Worker:
     def _serve(self) -> None:
         while True:
             chosen = self._choose()
-            if not self._take(wait=chosen is None):
-                break
+            with self._kit.measures.waiting() if chosen is None else nullcontext():
+                if not self._take(wait=chosen is None):
+                    break
             # Messages may have changed what there is to do, so the choice is made again after they are taken.
             if (chosen := self._choose()) is not None:
-                self._work(self._company(chosen))
+                pieces = self._company(chosen)
+                with self._kit.measures.unit([piece.job.op for piece in pieces]):
+                    self._work(pieces)
         for port in list(self._sessions):
             self._release(port)
 

@@ -58,6 +58,15 @@ class FlowMemory:
     encoder_own: tuple[KeyValue, ...]  # [layer], since the prompt (or with it, see `FlowRules.shared_prompt`)
     blocks_own: tuple[tuple[KeyValue, ...], ...]  # [step][block]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes. One block of one step is looked at: they are all alike."""
+        blocks = len(self.convs) * len(self.convs[0])
+        block = (*self.convs[0][0], *self.blocks_own[0][0])
+        layers = (part for pair in (*self.encoder.layers, *self.encoder_own) for part in pair)
+        encoder = (self.encoder.lookahead, self.encoder.upsample, *layers)
+        return blocks * sum(part.nbytes for part in block) + sum(part.nbytes for part in encoder)
+
 
 @dataclass(frozen=True)
 class FlowRules:
@@ -108,6 +117,12 @@ class FlowStream:
     def memory(self) -> FlowMemory | None:
         """The present moment; a new stream may begin from it."""
         return self._memory
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held beside the prompt, in bytes; any thread."""
+        memory = self._memory
+        return 0 if memory is None or memory is self._prompt else memory.nbytes
 
     def push(self, codes: Sequence[int] | Tensor, cond: Tensor | None = None, last: bool = False) -> Tensor:
         """Render a chunk: n codes and, unless `last`, the look-ahead's codes after them, to mel [1, 2 n, 80].

@@ -172,6 +172,13 @@ class Token2Wav:
                 self._prompts[voice] = memory
         return memory
 
+    @property
+    def nbytes(self) -> int:
+        """Memory held for the prompts of voices, in bytes; any thread."""
+        voices = [reference() for reference in self._prompts.keyrefs()]
+        memories = [None if voice is None else self._prompts.get(voice) for voice in voices]
+        return sum(memory.nbytes for memory in memories if memory is not None)
+
     def take_in(self, voice: Voice, draws: Draws | GivenDraws) -> FlowMemory:
         """Run a voice's prompt through the flow.
 
@@ -216,6 +223,11 @@ class Token2WavStream:
         """Codes taken in so far."""
         self.emitted = 0
         """Samples given out so far."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the flow holds for this reply beside its voice's prompt, in bytes; any thread."""
+        return 0 if self._spoken is None else self._flow.nbytes
 
     def speak_as(self, voice: Voice) -> None:
         """Go on in another voice from the next chunk.

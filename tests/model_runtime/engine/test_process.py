@@ -12,6 +12,7 @@ from websockets.sync.client import unix_connect
 
 from model_runtime.engine.settings import parse
 from model_runtime.protocol import Open, Opened, decode_engine, encode
+from model_runtime.speaking.schedule import Schedule
 from tests.model_runtime.engine.rig import checkpoint
 
 
@@ -82,3 +83,5 @@ def test_options_become_settings() -> None:
     assert chosen.slot_masking is False
     assert chosen.chunks == (5, 25)
     assert chosen.warm_up
+    assert chosen.schedule == Schedule((5, 25))
+    assert parse(["--checkpoint", "x", "--like-reference"]).schedule == Schedule.reference()

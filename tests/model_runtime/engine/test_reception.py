@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from model_runtime import protocol
+from model_runtime.engine.figures import Figures
 from model_runtime.protocol import Audio, Close, Commit, Done, Error, Open, Respond, Sampling, Speech
 from tests.model_runtime.engine.live import Running, behind_uvicorn, running
 
@@ -69,6 +70,37 @@ async def test_a_supervisor_can_ask_how_full_it_is(serve: Serve) -> None:
         url = engine.url.replace("ws://", "http://") + "/healthz"
         answer = await asyncio.to_thread(lambda: urlopen(url).read())
         assert answer == b"1/3 sessions\n"
+
+
+async def test_whoever_measures_is_told_what_work_was_done_and_what_fills_the_memory(serve: Serve) -> None:
+    async def told(engine: Running) -> Figures:
+        url = engine.url.replace("ws://", "http://") + "/figures"
+        return msgspec.json.decode(await asyncio.to_thread(lambda: urlopen(url).read()), type=Figures)
+
+    async with serve() as engine:
+        before = await told(engine)
+        assert not any(work.units for work in before.work.values())
+        assert before.memory.kv_cache == 0
+        async with engine.session() as client:
+            engine.kit.script = [*engine.kit.spoken(5), engine.kit.tokens.tts_end, engine.kit.tokens.eot]
+            await client.send(Respond(0, text="Greet the caller."))
+            timings = (await client.read(Done)).timings
+            after = await told(engine)
+        work = after.since(before).work
+        # The prompt gives the first id. The end of the turn is drawn as well, and is no part of it.
+        assert (work["prefill"].items, work["decode"].items) == (1, timings.output_tokens)
+        assert work["hear"].items == 0
+        assert work["vocode"].items == 2  # 20 codes: a first chunk, and the rest
+        assert all(sum(kind.times.values()) == kind.units for kind in work.values())
+        model, memory = engine.kit.model, after.memory
+        parts = [model.encoder, model.adaptor, model.backbone, model.token2wav.flow, model.token2wav.hift]
+        numbers = sum(part.numel() for whole in parts for part in [*whole.parameters(), *whole.buffers()])
+        assert 4 * numbers <= memory.weights < 4.01 * numbers  # those laid side by side are counted once
+        config = model.backbone.config
+        position = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+        assert memory.kv_cache >= position * (timings.prompt_tokens + timings.output_tokens)
+        assert memory.flow > 0
+        assert memory.rest > 0
 
 
 GARBAGE: dict[str, bytes | str] = {

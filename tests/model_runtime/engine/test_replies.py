@@ -309,3 +309,17 @@ def test_a_fault_in_the_middle_of_a_turn_ends_that_turn_alone() -> None:
     rig.send(Commit(2))
     assert torch.isfinite(rig.next_scores()).all()
     assert_exact(rig)
+
+
+# --- as the reference implementation does it ---
+
+
+def test_like_the_reference_a_reply_is_first_heard_after_28_codes() -> None:
+    rig = Rig(like_reference=True)
+    rig.kit.script = [*rig.kit.spoken(10), rig.tokens.tts_end, rig.tokens.eot]
+    rig.send(Respond(0, text="Hello?"))
+    rig.run()
+    first, *_ = said = [len(message.pcm) // 2 for message in rig.told(Speech)]
+    held = 8 * 480  # frames of the first chunk that the second is faded into
+    assert first == 25 * 960 - held
+    assert sum(said) == 40 * 960
