@@ -1,210 +1,215 @@
 """How many calls one engine speaks to at once: ``python -m tests.bench.engine``.
 
-Starts an engine as Parley does and opens 1, 4, 8, 16 sessions on it. Each asks for the greeting again and
-again, hears it at the speed at which it is spoken, and asks anew a moment after it has ended. Time to first
-audio runs from the request to the first frame of speech received; an under-run is a frame that comes after
-what was there has been played. Everything is run in the same way in each mode: as Parley runs, one call after
-another (one id and one chunk at a time), and that with the reference implementation's chunks of 25 codes.
+Starts an engine as Parley does and opens 1, 4, ... sessions on it. Each asks again and again, hears the
+answer at the speed at which it is spoken, and asks anew a moment after it has ended. Time to first audio runs
+from the request to the first frame of speech received; an under-run is a frame that comes after what was
+there has been played. What the engine's time went on, and its memory, it tells itself (``GET /figures``).
+
+Everything is run in the same way in each mode: as Parley runs; one id and one chunk at a time; and as the
+reference implementation works, which makes one reply after another, in chunks of 25 codes and 3 of
+look-ahead, the flow in float32, nothing recorded.
+
+``--checkpoint published`` measures on a GPU what the published model would cost there, by random weights of
+its dimensions (``published``); the default is nano. Options that are not the bench's own are the engine's.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from websockets.asyncio.client import unix_connect
 
-from model_runtime.protocol import (
-    OUTPUT_RATE,
-    Commit,
-    Done,
-    Error,
-    Open,
-    Opened,
-    Respond,
-    Speech,
-    decode_engine,
-    encode,
-)
-from tests.bench import report
-from tests.bench.report import Goal
+from tests.bench import device, energy, report
+from tests.bench.engine_report import PARLEY, goals, plot, table
+from tests.bench.level import Level, figures, load
+from tests.bench.served import EngineFailed, engine
 
 NANO = report.ROOT / "model_runtime" / "checkpoints" / "nano"
-GREETING = "Hello, this is Bluebird Outdoor. How can I help you?"
-ASK = f"The call has just begun. Greet the caller with these words: {GREETING}"
-FIRST_AUDIO_P95_MS = 120.0  # alone
-CROWD = 8  # speaking sessions without an under-run
-PARLEY = "parley"
+RAM_DISK = Path("/dev/shm")  # where a large checkpoint is written and read in no time
+ROOM = 20e9  # bytes that the published one needs there
+WIDTH = 160  # columns of the table where no terminal says how many there are
+SLACK_S = 15.0  # that a level may take beyond its seconds: the replies that are being spoken then
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to run the engine. ``one_by_one``: the next reply is begun when the last has been made."""
+
+    options: tuple[str, ...] = ()
+    one_by_one: bool = False
+
+
+REFERENCE = "reference"
+SINGLE = ("--decode-batch", "1", "--speech-batch", "1")
 MODES = {
-    "reference chunks, one at a time": ["--decode-batch", "1", "--speech-batch", "1", "--chunks", "25"],
-    "one at a time": ["--decode-batch", "1", "--speech-batch", "1"],
-    PARLEY: [],
+    PARLEY: Mode(),
+    "single": Mode(SINGLE),
+    # Whatever the engine learns to do faster than the reference has to be switched off here.
+    REFERENCE: Mode((*SINGLE, "--like-reference"), one_by_one=True),
 }
 
 
-@dataclass
-class Level:
-    """What so many sessions at once were given."""
+@dataclass(frozen=True)
+class Setup:
+    """What is measured of a checkpoint unless one says otherwise.
 
-    mode: str
-    sessions: int
-    first_audio_ms: list[float] = field(default_factory=list)
-    late_ms: list[float] = field(default_factory=list)  # each under-run: how long nothing was there to play
-    spoken_s: float = 0.0
-    replies: int = 0
-    seconds: float = 0.0
-    failed: list[str] = field(default_factory=list)
+    ``levels`` are those of Parley's mode, ``baseline`` those of the others; ``heard_s`` is what a caller says
+    before each answer, 0 to ask in writing.
+    """
+
+    levels: str
+    baseline: str
+    modes: tuple[str, ...] = tuple(MODES)
+    options: tuple[str, ...] = ("--max-sessions", "256")
+    heard_s: float = 0.0
+
+
+OTHER = Setup("1,4,8,16", "1,4,8,16")
+# Replies of random weights never end: they are cut at 4 s. A context of 4096 is three minutes of a call.
+RANDOM = ("--max-sessions", "136", "--decode-batch", "128", "--max-context", "4096", "--max-reply", "4")
+SETUPS = {
+    "nano": OTHER,
+    # With all that has to be made and loaded this is meant to fit into ten minutes.
+    "published": Setup("1:50,4:25,16:25,64:30,128:120", "1:25,4:25", (PARLEY, REFERENCE), RANDOM, 2.0),
+    "small": Setup("1:3,4:3", "1:3,4:3", (PARLEY, REFERENCE), RANDOM, 2.0),
+}
 
 
 @contextmanager
-def engine(checkpoint: str, options: Sequence[str]) -> Iterator[Path]:
-    """A running engine's socket."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, log = Path(folder) / "engine.sock", Path(folder) / "engine.log"
-        command = [sys.executable, "-m", "model_runtime.engine", "--checkpoint", checkpoint]
-        command += ["--socket", str(path), *options]
-        with log.open("w") as errors, subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as child:  # fmt: skip
-            try:
-                assert child.stdout is not None
-                if not child.stdout.readline().startswith("ready"):
-                    raise SystemExit(f"the engine did not start:\n{log.read_text()[-2000:]}")
-                yield path
-            finally:
-                child.terminate()
+def folder_of(checkpoint: str, kind: str) -> Iterator[str]:
+    """Where the checkpoint lies, which is made for the purpose if it is one of random weights."""
+    if checkpoint not in ("published", "small"):
+        yield str(NANO) if checkpoint == "nano" else checkpoint
+        return
+    size = "mini" if checkpoint == "published" else checkpoint
+    if size == "mini" and kind != "cuda":
+        raise SystemExit("The published dimensions need a GPU; `--checkpoint small` tries the bench itself.")
+    roomy = RAM_DISK.is_dir() and shutil.disk_usage(RAM_DISK).free > ROOM
+    with tempfile.TemporaryDirectory(prefix="parley-bench-", dir=RAM_DISK if roomy else None) as place:
+        folder = str(Path(place) / "checkpoint")
+        subprocess.run([sys.executable, "-m", "tests.bench.published", folder, "--size", size], check=True)
+        yield folder
 
 
-async def speak(path: Path, number: int, level: Level, until: float) -> None:
-    """One session that hears the greeting over and over."""
-    draw = random.Random(number)
-    async with unix_connect(str(path), max_size=None, compression=None) as socket:
-        await socket.send(encode(Open(f"bench {number}")))
-        opened = decode_engine(await socket.recv(decode=False))
-        if not isinstance(opened, Opened):
-            level.failed.append(str(opened))
-            return
-        turn = 0
-        await asyncio.sleep(draw.uniform(0, 1.0))  # callers do not speak in chorus
-        while time.monotonic() < until:
-            asked = time.monotonic()
-            await socket.send(encode(Respond(turn, text=ASK)))
-            playing_until = 0.0
-            while not isinstance(message := decode_engine(await socket.recv(decode=False)), Done):
-                now = time.monotonic()
-                if isinstance(message, Error):
-                    level.failed.append(message.message)
-                elif isinstance(message, Speech) and message.pcm:
-                    if not playing_until:
-                        level.first_audio_ms.append(1000 * (now - asked))
-                    elif now > playing_until:
-                        level.late_ms.append(1000 * (now - playing_until))
-                    seconds = len(message.pcm) / 2 / OUTPUT_RATE
-                    level.spoken_s += seconds
-                    playing_until = max(playing_until, now) + seconds
-            level.replies += 1
-            await socket.send(encode(Commit(turn, -1 if turn % 4 else 0)))  # as an interruption would
-            turn += 1
-            await asyncio.sleep(max(0.0, playing_until - time.monotonic()) + draw.uniform(0.3, 0.8))
+def plan(levels: str, seconds: float) -> list[tuple[int, float]]:
+    """``1,4:60`` as sessions and seconds. Raises ValueError on nonsense."""
+    told = [level.partition(":") for level in levels.split(",")]
+    return [(int(sessions), float(own or seconds)) for sessions, _, own in told]
 
 
-async def load(path: Path, level: Level, seconds: float) -> None:
-    """All sessions of one level."""
-    begun = time.monotonic()
-    await asyncio.gather(*(speak(path, n, level, begun + seconds) for n in range(level.sessions)))
-    level.seconds = time.monotonic() - begun
+class Bench:
+    """One run: what has been measured, written again after every level, so that nothing can be lost."""
+
+    def __init__(self, options: argparse.Namespace, found: dict[str, Any]) -> None:
+        """Nothing measured yet; ``found`` is what is known of the device."""
+        self.options = options
+        self.console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        self.where = report.machine() | {"device": found}
+        self.levels: list[Level] = []
+        self.skipped: list[str] = []
+        self._bandwidth: float = found["copy_bandwidth"]
+        self._deadline = time.monotonic() + options.limit
+
+    def run(
+        self, folder: str, mode: str, levels: Sequence[tuple[int, float]], joules: energy.Joules | None
+    ) -> None:
+        """All levels of one mode, as far as time allows."""
+        way, options = MODES[mode], self.options
+        log = options.out / f"engine-{mode}.log"
+        with engine(folder, [*options.engine, *way.options], log) as path:
+            for sessions, seconds in levels:
+                if time.monotonic() + seconds + SLACK_S > self._deadline:
+                    self.skipped.append(f"{mode}, {sessions} sessions")
+                    continue
+                self.console.print(f"{mode}: {sessions} sessions, {seconds:g} s")
+                level = Level(mode, sessions, options.hear)
+                before = joules() if joules else None
+                asyncio.run(load(path, level, seconds, way.one_by_one))
+                if joules and before is not None:
+                    level.joules = joules() - before
+                self.levels.append(level)
+                self.write()
+
+    def write(self) -> None:
+        """What there is, as JSON and as a plot."""
+        told = [figures(level, self._bandwidth) for level in self.levels]
+        metrics = {"checkpoint": self.options.checkpoint, "heard_s": self.options.hear}
+        metrics |= {"engine_options": self.options.engine, "levels": told, "skipped": self.skipped}
+        aims = goals(told, self.options.checkpoint, self.where["device"]["kind"])
+        path = report.write("engine", self.where, metrics, aims, self.options.out)
+        plot(told, path.with_suffix(".png"))
+
+    def tell(self) -> bool:
+        """Print it all. Whether every goal is met."""
+        told = [figures(level, self._bandwidth) for level in self.levels]
+        aims = goals(told, self.options.checkpoint, self.where["device"]["kind"])
+        self.console.print(table(told))
+        for skipped in self.skipped:
+            self.console.print(f"[bold red]left out for want of time[/]  {skipped}")
+        report.show(aims, self.console)
+        return all(goal.met for goal in aims)
 
 
-def figures(level: Level) -> dict[str, Any]:
-    """Plain data."""
-    first = np.asarray(level.first_audio_ms or [np.nan])
-    return {
-        "mode": level.mode,
-        "sessions": level.sessions,
-        "replies": level.replies,
-        "first_audio_ms": {
-            "p50": round(float(np.percentile(first, 50)), 1),
-            "p95": round(float(np.percentile(first, 95)), 1),
-            "max": round(float(first.max()), 1),
-        },
-        "under_runs": len(level.late_ms),
-        "longest_under_run_ms": round(max(level.late_ms, default=0.0), 1),
-        "speaking_at_once": round(level.spoken_s / max(level.seconds, 1e-9), 2),
-        "failed": level.failed,
-    }
-
-
-def plot(levels: Sequence[Level], path: Path) -> None:
-    """Time to first audio by sessions at once."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    canvas, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    for mode in dict.fromkeys(level.mode for level in levels):
-        told = [figures(level) for level in levels if level.mode == mode]
-        at = [one["sessions"] for one in told]
-        (line,) = axes.plot(at, [one["first_audio_ms"]["p50"] for one in told], "o-", label=f"{mode}, p50")
-        p95 = [one["first_audio_ms"]["p95"] for one in told]
-        axes.plot(at, p95, "o--", color=line.get_color(), label=f"{mode}, p95")
-    axes.set_xlabel("sessions at once")
-    axes.set_ylabel("time to first audio, ms")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    canvas.savefig(path, dpi=130)
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, those of the checkpoint's setup where none are given; ``engine`` are the engine's own."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--checkpoint", default="nano", help="nano, published, small (both of random weights), or a folder")
+    add("--levels", help="sessions at once in Parley's mode, each with :SECONDS if it wants its own")
+    add("--baseline", metavar="LEVELS", help="the same for the other modes")
+    add("--modes", help=f"of {', '.join(MODES)}")
+    add("--seconds", type=float, default=30.0, help="of every level that has none of its own")
+    add("--hear", type=float, help="seconds each caller says before an answer; 0 asks in writing")
+    add("--limit", type=float, default=float("inf"), help="seconds after which no further level is begun")
+    add("--out", type=Path, default=report.FOLDER, help="where the JSON, the plot and the logs go")
+    options, rest = parser.parse_known_args(arguments)
+    setup = SETUPS.get(options.checkpoint, OTHER)
+    options.engine = [*setup.options, *rest]
+    options.hear = setup.heard_s if options.hear is None else options.hear
+    options.modes = (options.modes or ",".join(setup.modes)).split(",")
+    if unknown := set(options.modes) - MODES.keys():
+        parser.error(f"there is no mode {min(unknown)!r}")
+    try:
+        options.levels = plan(options.levels or setup.levels, options.seconds)
+        options.baseline = plan(options.baseline or setup.baseline, options.seconds)
+    except ValueError as error:
+        parser.error(f"levels are numbers of sessions, as in 1,4:60: {error}")
+    return options
 
 
 def main() -> int:
     """Measure, print, write. Status 1 if a goal is not met."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default=str(NANO))
-    parser.add_argument("--levels", default="1,4,8,16", help="sessions at once")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of every level")
-    options = parser.parse_args()
-    console, where = Console(), report.machine()
-    levels: list[Level] = []
-    for mode, extra in MODES.items():
-        with engine(options.checkpoint, ["--max-sessions", "256", *extra]) as path:
-            for sessions in track([int(n) for n in options.levels.split(",")], mode, console=console):
-                levels.append(Level(mode, sessions))
-                asyncio.run(load(path, levels[-1], options.seconds))
-    columns = ["mode", "sessions", "replies", "first audio p50", "p95", "max ms"]
-    table = Table(*columns, "under-runs", "longest ms", "speaking at once", title="engine")
-    for level in levels:
-        told = figures(level)
-        first = told["first_audio_ms"]
-        row = [told["sessions"], told["replies"], first["p50"], first["p95"], first["max"]]
-        row += [told["under_runs"], told["longest_under_run_ms"], told["speaking_at_once"]]
-        table.add_row(level.mode, *map(str, row))
-    console.print(table)
-    batched = {level.sessions: figures(level) for level in levels if level.mode == PARLEY}
-    goals = []
-    if 1 in batched:
-        p95 = batched[1]["first_audio_ms"]["p95"]
-        goals.append(Goal.at_most("first audio alone, p95", p95, FIRST_AUDIO_P95_MS, "ms"))
-    if CROWD in batched:
-        late = batched[CROWD]["under_runs"]
-        goals.append(Goal.at_most(f"under-runs, {CROWD} speaking", late, 0, "under-runs"))
-    goals.append(Goal.at_most("failures", sum(len(level.failed) for level in levels), 0, "sessions"))
-    report.show(goals, console)
-    path = report.write("engine", where, {"levels": [figures(level) for level in levels]}, goals)
-    plot(levels, path.with_suffix(".png"))
-    return 0 if all(goal.met for goal in goals) else 1
+    options = parse()
+    options.out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options, device.measured())
+    with (
+        folder_of(options.checkpoint, bench.where["device"]["kind"]) as folder,
+        energy.meter() as (by, joules),
+    ):
+        bench.where["device"]["energy_by"] = by
+        for mode in options.modes:
+            try:
+                bench.run(folder, mode, options.levels if mode == PARLEY else options.baseline, joules)
+            except EngineFailed as failure:
+                failed = Level(mode, 0)
+                failed.failed.append(f"the engine did not start: {failure}")
+                bench.levels.append(failed)
+                bench.console.print(str(failure))
+    bench.write()
+    return 0 if bench.tell() else 1
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ from model_runtime.engine.ops import Vocode
 from model_runtime.engine.worker import Piece, Worker
 from model_runtime.protocol import OUTPUT_RATE, Commit, Done, EngineMessage, Error, Open, Respond, Speech
 from tests.bench import report
-from tests.bench.engine import ASK, CROWD, FIRST_AUDIO_P95_MS, NANO, Level, figures
+from tests.bench.engine import NANO
+from tests.bench.engine_report import CROWD, FIRST_AUDIO_P95_MS
+from tests.bench.level import ASK, Level, figures
 from tests.bench.report import Goal
 
 

@@ -68,19 +68,29 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that was measured; ``-dirty`` if the tree differed from it."""
+    """The commit that was measured; ``-dirty`` if the tree differed from it.
+
+    A copy of the tree that knows nothing of git is told it in ``BENCH_COMMIT``.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    if told := os.environ.get("BENCH_COMMIT"):
+        return told
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return (git("rev-parse", "HEAD") or "unknown") + ("-dirty" if changed else "")
+    except OSError:
+        return "unknown"
 
 
-def write(name: str, where: dict[str, Any], metrics: dict[str, Any], goals: list[Goal]) -> Path:
+def write(
+    name: str, where: dict[str, Any], metrics: dict[str, Any], goals: list[Goal], folder: Path = FOLDER
+) -> Path:
     """Write the JSON. Returns its path."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     content = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
