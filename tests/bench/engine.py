@@ -55,7 +55,7 @@ SINGLE = ("--decode-batch", "1", "--speech-batch", "1")
 MODES = {
     PARLEY: Mode(),
     "single": Mode(SINGLE),
-    # Whatever the engine learns to do faster than the reference has to be switched off here.
+    # Whatever the engine learns to do faster than the reference has to be switched off by that option.
     REFERENCE: Mode((*SINGLE, "--like-reference"), one_by_one=True),
 }
 
@@ -77,7 +77,7 @@ class Setup:
 
 OTHER = Setup("1,4,8,16", "1,4,8,16")
 # Replies of random weights never end: they are cut at 4 s. A context of 4096 is three minutes of a call.
-RANDOM = ("--max-sessions", "136", "--decode-batch", "128", "--max-context", "4096", "--max-reply", "4")
+RANDOM = ("--max-sessions", "136", "--max-context", "4096", "--max-reply", "4")
 SETUPS = {
     "nano": OTHER,
     # With all that has to be made and loaded this is meant to fit into ten minutes.

@@ -127,7 +127,7 @@ def plot(levels: Sequence[Told], path: Path) -> None:
 
     canvas, (heard, stepped, held) = pyplot.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
     for mode in dict.fromkeys(level["mode"] for level in levels):
-        told = [level for level in levels if level["mode"] == mode]
+        told = [level for level in levels if level["mode"] == mode and level["replies"]]
         at = [level["sessions"] for level in told]
         (line,) = heard.plot(
             at, [level["first_audio_ms"]["p50"] for level in told], "o-", label=f"{mode}, p50"
@@ -148,6 +148,10 @@ def plot(levels: Sequence[Told], path: Path) -> None:
         names = [str(level["sessions"]) for level in measured]
         held.bar(names, values, bottom=below, label=kind.replace("_", " "))
         below = [base + value for base, value in zip(below, values, strict=True)]
+    marks = sorted({level["sessions"] for level in levels if level["replies"]})
+    for axes in (heard, stepped):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(marks, [str(sessions) for sessions in marks])
     for axes, what in (
         (heard, "time to first audio, ms"),
         (stepped, "decode step, ms"),

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_runtime.engine.figures import Figures, Memory, Work
+from model_runtime.engine.figures import Figures, MemoryUse, Work
 from model_runtime.engine.kit import Kit
 from model_runtime.engine.ops import Op, Vocode
 from model_runtime.engine.settings import Settings
@@ -169,7 +169,7 @@ def level(sessions: int = 1, mode: str = "parley", **changes: Any) -> Level:
     """Two replies of 2 s, made in 1 s, at 100 steps of 5 ms that read 12 GB."""
     kinds = {"hear": Work(), "prefill": worked((0.1, 1, 0)), "other": Work()}
     kinds |= {"decode": worked(*[(0.005, 2, 12 * 10**9)] * 100), "vocode": worked((0.04, 2, 0), (0.06, 3, 0))}
-    memory = Memory(16 * 10**9, 10**9, 2 * 10**9, 5 * 10**8)
+    memory = MemoryUse(16 * 10**9, 10**9, 2 * 10**9, 5 * 10**8)
     engine = Figures("cuda:0", "bfloat16", 1.0, kinds, memory)  # type: ignore[arg-type]  # kinds of work
     values = {"first_audio_ms": [80.0, 90.0], "real_time_factor": [0.5, 0.5], "spoken_s": 4.0, "replies": 2}
     return Level(mode, sessions, **{**values, "seconds": 5.0, "engine": engine, "joules": 2000.0, **changes})
