@@ -2,7 +2,7 @@
 DIR``.
 
 What an engine costs depends on its dimensions and hardly on what its weights say. So this folder, which takes
-no download, stands in for the published one wherever something is measured: same layout, names, files, types
+no download, stands in for the published one wherever something is measured: same layout, names, types
 and number of weights (16.6 GB of bfloat16 beside 0.7 GB of token2wav), the whole vocabulary with the
 published ids, and two prepared voices. It is loaded on the same path as any checkpoint. What it says is
 noise: a random text in the text slots, since its card asks for slot masking, and no end before the longest
@@ -63,7 +63,7 @@ STEP = (
 )
 AUDIO_TOKENS = 6656
 
-SHARDS = 4
+SHARDS = 16  # more than published: one is in memory three times while it is written
 PROMPT_CODES = 125  # 5 s of a voice, as long as a good prompt is
 VOICES = ("anna", "bert")
 LOUDNESS = 0.2  # scale of the vocoder's last layer, whose output is a logarithm: less is fainter, more clips
