@@ -64,8 +64,8 @@ EACH_ONCE = list(zip(itertools.cycle(VOICES), QUESTIONS, strict=False))
 @pytest.mark.parametrize(
     ("asked", "least"),
     [
-        pytest.param(EACH_ONCE, 2, id="each-question-once"),
-        pytest.param(EVERY, 5, id="each-question-in-each-voice", marks=pytest.mark.slow),
+        pytest.param(EACH_ONCE, 4, id="each-question-once"),
+        pytest.param(EVERY, 8, id="each-question-in-each-voice", marks=pytest.mark.slow),
     ],
 )
 def test_questions_are_answered_in_speech(
@@ -73,9 +73,8 @@ def test_questions_are_answered_in_speech(
 ) -> None:
     """Questions in voices never heard in training, each in a call of its own.
 
-    This nano mishears some of them, so only some are held here; how many it gets right is the gate's to
-    measure (``model_runtime.training.gate``). Chance would be one in forty-five, and two of five by chance
-    one time in two hundred.
+    This nano mishears one in ten or so, so not all are held here; how many it gets right is the gate's to
+    measure (``model_runtime.training.gate``).
     """
     right = []
     for voice, question in asked:
@@ -98,8 +97,9 @@ def test_two_calls_at_once_are_each_answered(server: Server, tmp_path: Path) -> 
         greeting, answer = heard_answers(recording)
         return nearest(greeting, ANSWERS), nearest(answer, ANSWERS), captions
 
+    # Two whose answers the recogniser cannot take for others: it has to tell them from each other.
     with ThreadPoolExecutor(2) as pool:
-        calls = list(pool.map(one, list(QUESTIONS)[:2], VOICES))
+        calls = list(pool.map(one, ("can i order online", "do you have tents"), VOICES))
     for greeting, answer, captions in calls:
         assert greeting == GREETING
         assert answer in captions  # what is heard in a call is what its own page shows
