@@ -147,6 +147,16 @@ class _Page(HTMLParser):
         self._level = 0
         self._unseen: list[str] = []  # tags whose content nobody sees, the outermost first
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """What is no section after ``<![`` is a comment up to the next ``>``, as in browsers (HTML 13.2.5).
+
+        Python's parser fails an assertion there.
+        """
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _UNSEEN:
             self._unseen.append(tag)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot.knowledge.formats import html, markdown, plain_text
@@ -131,7 +131,15 @@ def test_text_is_parted_by_blank_lines() -> None:
 
 
 @given(st.text("#*-|`<>/ph1 a\n[]()!:", max_size=200))
+@example("<![a:")
+@example("<![1")
+@example("<p>one<![a b>two<![CDATA[three]]><p>four")
 def test_any_text_can_be_taken_apart(text: str) -> None:
     for take_apart in (markdown, html, plain_text):
         for block in take_apart(text):
             assert block.text.strip()
+
+
+def test_a_section_that_is_none_is_no_end_of_a_page() -> None:
+    said = [block.text for block in html("<p>one<![a b>two</p><p>three <![1> four</p>")]
+    assert said == ["onetwo", "three four"]
