@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from pipecat.audio.turn.smart_turn.local_smart_turn_v3 import LocalSmartTurnAnalyzerV3
 
-REST = 2.0  # times as long as an answer took: so it never takes more than a third of a core
+REST = 1.0  # times as long as an answer took: so it never takes more than half a core
 
 
 class SmartTurn:

@@ -20,7 +20,7 @@ class TurnSettings(Group):
     smart_turn: bool = Field(
         default=True,
         description="Whether who pauses has finished is judged by their sound, too (Smart Turn v3, 23 "
-        "languages), as far as there is time: it takes up to a third of a core. Else by silence alone.",
+        "languages), as far as there is time: it takes up to half a core. Else by silence alone.",
     )
     finished_ms: int = Field(
         default=_TURNS.finished_ms,
