@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model_runtime.engine.figures import KINDS, Figures, Kind, MemoryUse, Work
-from model_runtime.engine.memory import Memory, token_bytes
+from model_runtime.engine.memory import Memory
 from model_runtime.engine.ops import Decode, Hear, Op, Prefill, Vocode
 from model_runtime.model import SpeechModel
 from model_runtime.speaking.token2wav import Token2WavStream
@@ -49,7 +49,7 @@ class Measures:
         )
         head = backbone.lm_head.weight
         self._row = head.shape[1] * head.itemsize
-        self._token = token_bytes(model)
+        self._token = backbone.past_shape.token_bytes
 
     # --- time ---
 

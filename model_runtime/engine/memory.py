@@ -46,7 +46,7 @@ class Memory:
         """
         lent = list(self._lent)
         if self._model.device.type == "cpu":
-            return token_bytes(self._model) * sum(cache.length for cache in lent)
+            return self._model.backbone.past_shape.token_bytes * sum(cache.length for cache in lent)
         return self.nbytes + sum(cache.nbytes for cache in lent if not isinstance(cache, Slot))
 
     @property
@@ -94,14 +94,8 @@ class Memory:
             step.warm_up(rows, tokens)
 
 
-def token_bytes(model: SpeechModel) -> int:
-    """Of the keys and values of one token in all layers."""
-    config, weight = model.backbone.config, model.backbone.lm_head.weight
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weight.itemsize
-
-
 def fitting(model: SpeechModel, sessions: int, wanted: int, free: int) -> int:
     """Tokens a session may hold, at most ``wanted``, so that all sessions' slots fit into ``free`` bytes."""
-    token = token_bytes(model)
+    token = model.backbone.past_shape.token_bytes
     aside = token * (sessions + 1) * ASIDE
     return max(0, min(wanted, (free - aside) // (token * (sessions + 1)) // 256 * 256))

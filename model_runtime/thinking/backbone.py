@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_runtime.thinking.kv_cache import KVCache, Slots
+from model_runtime.thinking.kv_cache import KVCache, PastShape, Slots
 from model_runtime.thinking.pasts import Attends, Pasts
 
 __all__ = ["Backbone", "BackboneConfig", "KVCache"]
@@ -214,31 +214,22 @@ class Backbone(nn.Module):
 
     # --- serving ---
 
+    @property
+    def past_shape(self) -> PastShape:
+        """Of the pasts that this model reads."""
+        config, weight = self.config, self.lm_head.weight
+        return PastShape(
+            config.num_hidden_layers, config.num_key_value_heads, config.head_dim, weight.device, weight.dtype
+        )
+
     def new_cache(self, max_tokens: int | None = None) -> KVCache:
         """An empty cache for one session, of at most ``max_tokens`` (default: all positions)."""
-        config, weight = self.config, self.lm_head.weight
-        limit = min(max_tokens or config.max_position_embeddings, config.max_position_embeddings)
-        return KVCache(
-            config.num_hidden_layers,
-            config.num_key_value_heads,
-            config.head_dim,
-            limit,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        most = self.config.max_position_embeddings
+        return KVCache(self.past_shape, min(max_tokens or most, most))
 
     def new_slots(self, count: int, max_tokens: int) -> Slots:
         """A static cache for ``count`` sessions of at most ``max_tokens`` each."""
-        config, weight = self.config, self.lm_head.weight
-        return Slots(
-            count,
-            config.num_hidden_layers,
-            config.num_key_value_heads,
-            config.head_dim,
-            max_tokens,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        return Slots(self.past_shape, count, max_tokens)
 
     @torch.inference_mode()
     def extend(self, cache: KVCache, embeddings: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +15,27 @@ BLOCK = (
 )
 
 
+CPU = torch.device("cpu")
+
+
 class ContextFull(Exception):  # noqa: N818 - a state of the session, not a fault
     """The rows do not fit into the session's context. Nothing was added."""
+
+
+@dataclass(frozen=True)
+class PastShape:
+    """Of what a token leaves behind in every layer, and where it lies."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def token_bytes(self) -> int:
+        """The keys and values of one token in all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
 
 
 class KVCache:
@@ -24,22 +44,13 @@ class KVCache:
     ``length`` tokens are valid. Cutting the history is ``truncate``: what lies behind is written over later.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        kv_heads: int,
-        head_dim: int,
-        max_tokens: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        block: int = BLOCK,
-    ) -> None:
+    def __init__(self, shape: PastShape, max_tokens: int, block: int = BLOCK) -> None:
         """Empty: no memory is held before it is needed."""
         self.max_tokens = max_tokens
         self.length = 0
         self._block = block
-        self._store = torch.empty((layers, 2, kv_heads, 0, head_dim), device=device, dtype=dtype)
+        empty = (shape.layers, 2, shape.kv_heads, 0, shape.head_dim)
+        self._store = torch.empty(empty, device=shape.device, dtype=shape.dtype)
 
     @property
     def capacity(self) -> int:
@@ -92,8 +103,8 @@ class Slots:
     """The static KV cache of all sessions: ``store`` [layers, 2, count + 1, kv_heads, max_tokens, head_dim].
 
     Its memory is held from the beginning to the end, so that no call fails in its midst for want of it, and
-    nothing moves: a decode step for many sessions reads it in place of copying their pasts together, and can
-    be recorded once and replayed (`decode_step`). The slot behind the last one belongs to nobody: rows that
+    nothing moves: a decode step for many sessions finds each past where it has always been, and so can be
+    recorded once and replayed (`decode_step`). The slot behind the last one belongs to nobody: rows that
     only fill a step up are written there.
 
     It begins as zeros and a slot is zeros again when it is given back. What is masked still takes part in a
@@ -101,22 +112,11 @@ class Slots:
     in the memory of another's call.
     """
 
-    def __init__(
-        self,
-        count: int,
-        layers: int,
-        kv_heads: int,
-        head_dim: int,
-        max_tokens: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, shape: PastShape, count: int, max_tokens: int) -> None:
         """All free."""
         self.count, self.max_tokens = count, max_tokens
-        self.store = _zeros(
-            (layers, 2, count + 1, kv_heads, max_tokens, head_dim), torch.device(device), dtype
-        )
+        whole = (shape.layers, 2, count + 1, shape.kv_heads, max_tokens, shape.head_dim)
+        self.store = _zeros(whole, shape.device, shape.dtype)
         self._free = list(range(count))
 
     @property

@@ -76,18 +76,8 @@ class Bench:
 
     def floor_ms(self, sessions: int, tokens: int, rate: float) -> float:
         """Of a step: each weight once, but for the embedding's other rows, and each past once."""
-        config = self.backbone.config
         body = sum(p.nbytes for n, p in self.backbone.named_parameters() if "embed_tokens" not in n)
-        item = self.slots.store.itemsize
-        past = (
-            2
-            * config.num_hidden_layers
-            * config.num_key_value_heads
-            * config.head_dim
-            * item
-            * tokens
-            * sessions
-        )
+        past = self.backbone.past_shape.token_bytes * tokens * sessions
         return 1000 * (body + past) / rate
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model_runtime.thinking.backbone import Backbone
-from model_runtime.thinking.kv_cache import BLOCK, ContextFull, KVCache
+from model_runtime.thinking.kv_cache import BLOCK, ContextFull, KVCache, PastShape
 from tests.model_runtime import tiny
 
 
@@ -98,7 +98,7 @@ def test_no_memory_is_held_before_it_is_needed() -> None:
 
 
 def test_a_cache_grows_by_half_again() -> None:
-    cache = KVCache(1, 1, 4, 1000, block=10)
+    cache = KVCache(PastShape(1, 1, 4), 1000, block=10)
     cache.reserve(100)
     assert cache.capacity == 100
     cache.reserve(101)

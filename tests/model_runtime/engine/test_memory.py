@@ -100,7 +100,7 @@ def test_a_step_that_fails_moves_nobody_not_even_those_that_had_been_read() -> N
     room, full = kit.memory.session(), kit.memory.aside(2)
     kit.model.prefill(room, [1, 2])
     kit.model.prefill(full, [1, 2])
-    kit.memory.read_each = lambda caches, ids: _half_done(kit.model.step_each, caches, ids)  # type: ignore[method-assign]
+    kit.memory.read_each = lambda caches, ids: _half_done(kit.model.step_each, caches, ids)  # type: ignore[method-assign]  # a fault in it
     with pytest.raises(RuntimeError, match="half done"):
         kit.decode_each([Decode(room, 3, kit.best), Decode(full, 4, kit.best)])
     assert (room.length, full.length) == (2, 2)
