@@ -77,69 +77,6 @@ def test_close_spans_become_one() -> None:
     assert begun == Speculate(1, ((at(800), at(2940)),), at(2840))
 
 
-def test_a_turn_that_sounds_finished_is_answered_sooner() -> None:
-    floor = Floor(ms=1000)
-    floor.speak(1000)
-    floor.silent(160)
-    assert floor.go(Sounds(at(2000), "finished")) == []
-    assert floor.quiet(80) == []
-    assert floor.quiet(20) == [Speak(0)]
-    assert floor.quiet(1000) == []
-
-
-def test_a_caller_who_does_not_sound_finished_is_waited_for() -> None:
-    floor = Floor(ms=1000)
-    floor.speak(1000)
-    floor.silent(160)
-    floor.go(Sounds(at(2000), "unfinished"))
-    assert floor.quiet(600) == []
-    assert floor.speak(600) == [Drop(0)]
-    assert floor.silent(160) == [Speculate(1, ((at(800), at(2100)), (at(2560), at(3460))), at(3360))]
-    assert floor.quiet(220) == []
-    assert floor.quiet(20) == [Speak(1)]  # what was heard of the pause before says nothing of this one
-
-
-def test_but_not_for_ever() -> None:
-    floor = Floor(ms=1000)
-    floor.speak(1000)
-    floor.silent(160)
-    floor.go(Sounds(at(2000), "unfinished"))
-    assert floor.quiet(620) == []
-    assert floor.quiet(20) == [Speak(0)]
-
-
-def test_nobody_knows_is_as_if_nobody_had_been_asked() -> None:
-    floor = Floor(ms=1000)
-    floor.speak(1000)
-    floor.silent(160)
-    floor.go(Sounds(at(2000), "open"))
-    assert floor.quiet(220) == []
-    assert floor.quiet(20) == [Speak(0)]
-
-
-def test_what_is_heard_of_a_pause_that_is_over_is_forgotten() -> None:
-    floor = Floor(ms=1000)
-    floor.speak(1000)
-    floor.silent(160)
-    floor.speak(600)
-    floor.go(Sounds(at(2000), "unfinished"))
-    floor.silent(160)
-    floor.go(Sounds(at(2000), "unfinished"))
-    assert floor.quiet(220) == []
-    assert floor.quiet(20) == [Speak(1)]
-    assert floor.go(Sounds(at(2760), "unfinished")) == []  # and so is what comes when it may be heard
-
-
-def test_a_setting_that_waits_longer_for_what_sounds_finished_waits_no_longer_for_it() -> None:
-    for opinion, wanted in (("finished", 300), ("unfinished", 300)):
-        floor = Floor(Turns(TurnSettings(end_ms=300, finished_ms=500, unfinished_ms=100)), ms=1000)
-        floor.speak(1000)
-        floor.silent(160)
-        floor.go(Sounds(at(2000), opinion))  # type: ignore[arg-type]  # the literals of the loop
-        assert floor.quiet(wanted - 180) == []
-        assert floor.quiet(20) == [Speak(0)]
-
-
 def test_a_noise_is_no_turn() -> None:
     floor = Floor(ms=1000)
     assert floor.speak(120) + floor.silent(600) == []
