@@ -30,7 +30,8 @@ class TurnSettings(Group):
     unfinished_ms: int = Field(
         default=_TURNS.unfinished_ms,
         ge=0,
-        description="Silence in ms after which a turn is over that does not sound finished.",
+        description="Silence in ms after which a turn is over that does not sound finished, or is but a word "
+        "or two that stopped the bot.",
     )
     hold_ms: int = Field(
         default=_TURNS.hold_ms,

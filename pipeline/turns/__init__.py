@@ -5,7 +5,8 @@ No asyncio and no clock of its own: time is the caller's sample count (16 kHz), 
 A turn goes like this. The caller speaks and pauses: the answer is begun at once, in silence
 (``Speculate``). If the pause lasts, the turn is over and the answer may sound (``Speak``). If the caller
 goes on instead, the answer is thrown away (``Drop``) and the next one answers everything said in the turn.
-How long it has to last may be changed by whoever tells by the sound whether they have finished (``Sounds``).
+How long it has to last may be changed by whoever tells by the sound whether they have finished (``Sounds``),
+and who has cut in with a word or two is left time to go on.
 
 A caller who speaks over an answer already heard is first yielded to without losing anything: at the first
 sound the bot lowers its voice a little (``Dip``), more if it is a voice (``Duck``), then holds still

@@ -50,6 +50,7 @@ class Turns:
     _answer: _Answer | None = None
     _voice: Voice = field(default_factory=Voice)
     _spans: list[Span] = field(default_factory=list)  # the turn's speech so far, unpadded
+    _cut_in: bool = False  # it began over an answer, which it stopped
     _end_ms: int = field(init=False)  # of silence after what was said last: then the turn is over
     _quiet_from: int = 0  # since when nobody has had the floor
     _silences: int = 0  # since the caller last spoke
@@ -99,7 +100,7 @@ class Turns:
                 if self._answer and not self._answer.may_speak and self._voice.ended == ended_at:
                     self._end_ms = self._patience(opinion)
             case _:  # Reset
-                self._answer, self._spans = None, []
+                self._answer, self._spans, self._cut_in = None, [], False
         return []
 
     def _speech_start(self, at: int, now: int) -> list[Action]:
@@ -122,7 +123,7 @@ class Turns:
             return []
         self._spans.append((begun, at))
         self._voice.ended = at
-        self._end_ms = self.settings.end_ms
+        self._end_ms = self._patience("open")
         if length(self._spans) < samples(self.settings.min_speech_ms):
             return []
         return [self._begin(tuple(self._padded(now)), ended_at=at)]
@@ -152,11 +153,17 @@ class Turns:
                 return self._let_speak()
             if not self._answer:
                 self._spans.clear()  # a noise, and nothing came after it
+                self._cut_in = False
         return []
 
     def _patience(self, opinion: Opinion) -> int:
-        """Milliseconds of silence that end a turn that sounds so."""
+        """Milliseconds of silence that end a turn that sounds so.
+
+        Who has cut in with a word or two ("no, ...") mostly goes on after a breath, however final it sounded.
+        """
         settings = self.settings
+        if self._cut_in and length(self._spans) < samples(settings.barge_in_ms):
+            opinion = "unfinished"
         match opinion:
             case "finished":
                 return min(settings.finished_ms, settings.end_ms)
@@ -169,6 +176,7 @@ class Turns:
         """What an overlap comes to. If it stops the answer, what was said over it begins a turn."""
         if self._answer and Stop(self._answer.turn) in actions:
             self._spans, self._answer = self._answer.over.spans, None
+            self._cut_in = self._voice.since is not None
         return actions
 
     def _prompt(self) -> list[Action]:
@@ -186,6 +194,7 @@ class Turns:
     def _let_speak(self) -> list[Action]:
         assert self._answer is not None
         self._answer.may_speak = True
+        self._cut_in = False
         return [Speak(self._answer.turn)]
 
     def _padded(self, now: int) -> list[Span]:

@@ -13,7 +13,7 @@ class TurnSettings:
         360  # silence after which the caller's turn is over (the segmenter's stop_ms lies within it)
     )
     finished_ms: int = 240  # the same if they sound as if they had finished
-    unfinished_ms: int = 700  # and as if they had not
+    unfinished_ms: int = 700  # and as if they had not, or have cut in with a word or two
     duck_ms: int = 20  # speech over the bot that lowers its voice
     hold_ms: int = 120  # that makes it hold still
     barge_in_ms: int = 800  # that stops it for good: back-channels ("mm-hm", "yeah, right") are shorter

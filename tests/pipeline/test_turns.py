@@ -222,6 +222,7 @@ class AnyCall(RuleBasedStateMachine):
         self.endless = False
         self.yields = ""  # how far the bot has given way: "dipped", "lowered", "held"
         self.waits_ms = SETTINGS.end_ms  # at most, for a caller who has paused
+        self.cut_in = False
 
     def go(self, event: Event) -> None:
         for action in self.turns.handle(event):
@@ -240,6 +241,7 @@ class AnyCall(RuleBasedStateMachine):
                     assert turn in self.open
                     assert turn not in self.speaking
                     self.speaking.add(turn)
+                    self.cut_in = False
                     if self.voice_from is not None:  # only over what is endless, until that ends
                         self.endless = self.endless or self.asked >= at(5000)
                         assert self.endless
@@ -249,6 +251,7 @@ class AnyCall(RuleBasedStateMachine):
                 case Stop(turn):
                     assert turn in self.speaking
                     self.close(turn)
+                    self.cut_in = True
                 case Dip(turn):
                     assert turn in self.speaking
                     assert not self.yields
@@ -287,7 +290,8 @@ class AnyCall(RuleBasedStateMachine):
     @rule()
     def ends(self) -> None:
         self.voice_end, self.now = self.now, self.now + at(160)
-        self.voice_from, self.waits_ms = None, SETTINGS.end_ms
+        self.voice_from = None
+        self.waits_ms = SETTINGS.unfinished_ms if self.cut_in else SETTINGS.end_ms
         self.go(SpeechStop(self.voice_end, self.now))
 
     @rule(frames=st.integers(1, 300))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from pipeline.turns import Drop, Opinion, Sounds, Speak, Speculate, Turns, TurnSettings
-from tests.pipeline.floor import SETTINGS, Floor, at
+from pipeline.turns import Drop, Finished, Heard, Opinion, Sounds, Speak, Speculate, Stop, Turns, TurnSettings
+from tests.pipeline.floor import SETTINGS, Floor, answered, at
 
 
 def paused(settings: TurnSettings = SETTINGS) -> Floor:
@@ -57,3 +59,35 @@ def test_who_has_finished_is_never_waited_for_longer_nor_who_has_not_for_less(op
     floor.go(Sounds(at(2000), opinion))
     assert floor.quiet(120) == []
     assert floor.quiet(20) == [Speak(0)]
+
+
+def cut_in() -> Floor:
+    """A word over an answer, which stopped it ("no, ..."), and the silence in which its own is begun."""
+    floor = Floor(Turns(replace(SETTINGS, judge_ms=40)), midway="barge-in")
+    answered(floor)
+    assert Stop(0) in floor.speak(460)
+    assert isinstance(floor.silent(160)[-1], Speculate)
+    return floor
+
+
+@pytest.mark.parametrize("opinion", ["finished", "open"])
+def test_who_has_cut_in_with_a_word_is_left_time_to_go_on(opinion: Opinion) -> None:
+    floor = cut_in()
+    floor.go(Sounds(at(floor.ms - 160), opinion))
+    assert floor.quiet(SETTINGS.unfinished_ms - 160 - 20) == []
+    assert floor.speak(400) == [Drop(1)]  # "... wait": by now it is more than a word
+    floor.silent(160)
+    floor.go(Sounds(at(floor.ms - 160), opinion))
+    wanted_ms = SETTINGS.finished_ms if opinion == "finished" else SETTINGS.end_ms
+    assert floor.quiet(wanted_ms - 160 - 20) == []
+    assert floor.quiet(20) == [Speak(2)]
+
+
+def test_a_word_that_has_cut_in_is_answered_and_the_next_turn_is_like_any_other() -> None:
+    floor = cut_in()
+    assert floor.quiet(SETTINGS.unfinished_ms - 160) == [Speak(1)]
+    floor.go(Heard(1))
+    floor.go(Finished(1))
+    floor.speak(460)
+    assert isinstance(floor.silent(160)[-1], Speculate)
+    assert floor.quiet(SETTINGS.end_ms - 160) == [Speak(2)]
