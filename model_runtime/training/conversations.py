@@ -48,7 +48,9 @@ INSTRUCTIONS = [
 OPENING_GROUPS = 3  # where an answer is decided: weighted more
 # More than it weighs for the ears: those tell what is asked, and it is the backbone that has to keep silent.
 REFUSED = 0.7  # weight of an answer that refuses
-DECIDED_GROUPS = 2  # of an answer that is only to be decided, at least: "You can" begins many
+# Of an answer that is only to be decided. Its first piece of text tells which it is; with more of it the
+# question before is not nearer to the next answer than it ever is in a call.
+DECIDED_GROUPS = 8
 
 
 @dataclass(frozen=True)
@@ -60,32 +62,20 @@ class HeardTurn:
     intent: str
 
 
-@dataclass(frozen=True)
-class Fork:
-    """A text slot at which answers part: its ``position``, and which of ``Conversation.asked`` it answers.
-
-    ``tokens``: what each intent's answer has there, by the order of the labels; -1 for one that has parted
-    before.
-    """
-
-    position: int
-    asked: int
-    tokens: list[int]
-
-
 @dataclass
 class Conversation:
     """``ids``; ``weights`` of predicting each of them; ``slots`` as (position, index in the batch, rows).
 
     ``asked``: where the answers begin (the position of ``<tts_start>``), and the intents they answer.
-    ``forks``: where in an answer it is decided which one it is.
+    ``openings``: of each, the first token of what every label would be answered there. Which it is to be is
+    no target here: whoever asked tells how likely each is.
     """
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     slots: list[tuple[int, int, int]] = field(default_factory=list)
     asked: list[tuple[int, str]] = field(default_factory=list)
-    forks: list[Fork] = field(default_factory=list)
+    openings: list[list[int]] = field(default_factory=list)
 
 
 class Writer:
@@ -100,8 +90,8 @@ class Writer:
         self.tokens = SpecialTokens.from_vocabulary(self.tokenizer.token_to_id, added)
         self.template = Template(self.tokens, self.encode)
         self.codes: dict[str, list[int]] = json.loads(answers.read_text())
-        self._decided = self._told_apart()
-        self._texts: dict[str, list[int]] = {}
+        self._openings: dict[str, int] = {}
+        self._labels = [*intents(), REFUSE]
         self.schemas: dict[str, dict[str, Any]] = json.loads(TOOLS.read_text())
 
     def encode(self, text: str) -> list[int]:
@@ -125,37 +115,10 @@ class Writer:
         if heard is not None:
             talk.slots += [(start + at, heard.index, count) for at, count in slots]
 
-    def _told_apart(self) -> dict[str, int]:
-        """Groups after which each sentence is told from all others by its text."""
-        ids = {text: self.encode(text) for text in self.codes}
-        return {
-            text: next(
-                (
-                    at
-                    for at in range(1, len(own))
-                    if all(other[:at] != own[:at] for other in ids.values() if other is not own)
-                ),
-                len(own),
-            )
-            for text, own in ids.items()
-        }
-
-    def _forks(self, asked: int, begun: int, answer: str, previous: str, cut: int | None) -> list[Fork]:
-        """Of an answer of which ``cut`` groups are there (``None``: all)."""
-        own = self._text(answer)
-        each = [self._text(shop().answer(intent, previous)) for intent in (*intents(), REFUSE)]
-        forks, padded = [], [[*text, self.tokens.tts_pad] for text in each]
-        for group in range(min(self._decided[answer], len(own), len(own) if cut is None else cut)):
-            tokens = [text[group] if text[:group] == own[:group] else -1 for text in padded]
-            if len(set(tokens) - {-1}) > 1:
-                forks.append(Fork(begun + 1 + 5 * group, asked, tokens))
-        return forks
-
-    def _text(self, answer: str) -> list[int]:
-        """Its ids, encoded once."""
-        if answer not in self._texts:
-            self._texts[answer] = self.encode(answer)
-        return self._texts[answer]
+    def _opening(self, answer: str) -> int:
+        if answer not in self._openings:
+            self._openings[answer] = self.encode(answer)[0]
+        return self._openings[answer]
 
     def called(self, tool: str) -> list[int]:
         """A call of a tool that takes nothing, as it stands behind ``<tts_end>``."""
@@ -225,15 +188,16 @@ class Writer:
             last = place == len(heard) - 1
             cut = None
             if decides:
-                cut = max(DECIDED_GROUPS, self._decided[answer])
+                cut = DECIDED_GROUPS
             elif draw.random() < 0.5:
                 cut = min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
             weight = REFUSED if one.intent == REFUSE else 1.0
             tool = HANG_UP if hangs_up and last and one.intent == GOODBYE else ""
             cut = None if tool else cut
             begun = self._answer(talk, answer, cut, ends=not last, weight=weight, tool=tool)
+            talk.weights[begun + 1] = 0.0
             talk.asked.append((begun, one.intent))
-            talk.forks += self._forks(len(talk.asked) - 1, begun, answer, previous, cut)
+            talk.openings.append([self._opening(shop().answer(name, previous)) for name in self._labels])
             previous = answer
         return talk
 

@@ -123,7 +123,7 @@ def main() -> None:
     parse.add_argument("--temperature", type=float, default=0.0)
     args = parse.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer.from_file(str(NANO / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(args.out / "tokenizer.json"))
     ears = torch.load(args.work / "encoder.pt", weights_only=True)["averages"]["hearer"]
     mind = torch.load(args.work / "language_model.pt", weights_only=True)["averages"]["mind"]
     tensors = named(ears, mind)

@@ -73,10 +73,15 @@ class Hearer(nn.Module):
             self.phones(states), self.path(states),
         )  # fmt: skip
 
-    def told_by(self, rows: Tensor) -> str:
-        """The intent that the head finds in the plain mean of ``rows`` [n, hidden]."""
+    def scores(self, rows: Tensor) -> Tensor:
+        """What the head makes of the plain mean of ``rows`` [n, hidden]: scores [labels]."""
         mean = SIZE * F.rms_norm(rows, (HIDDEN,)).mean(0)
-        return LABELS[int(self.intent(mean.repeat(LOOKS)).argmax())]
+        scores: Tensor = self.intent(mean.repeat(LOOKS))
+        return scores
+
+    def told_by(self, rows: Tensor) -> str:
+        """The likeliest intent by those scores."""
+        return LABELS[int(self.scores(rows).argmax())]
 
 
 @torch.no_grad()

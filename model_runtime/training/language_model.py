@@ -1,14 +1,15 @@
 """Stage two: ``torchrun --nproc-per-node 2 -m model_runtime.training.language_model --work DIR``.
 
 The backbone learns to answer from the rows the adaptor makes; the hearing half stands still. What is hard is
-to decide which answer it is, and that falls in an answer's first groups: most answers are learnt no further,
-so that many more questions are answered in the time. A head that is thrown away afterwards asks for the
-intent where the answer begins.
+to decide which answer it is, and that is said by an answer's first piece of text (see `tokenizer`): half of
+the steps teach no more, so that many more questions are answered in the time. A head that is thrown away
+afterwards asks for the intent where the answer begins.
 
-What it is to answer is not what was said but what the ears tell of it (`Hearer.told_by`). Of the training
-voices they tell nearly everything, clearly, so a backbone taught by what was said never meets a doubtful
-question, and is surest of its wrong answers where a stranger's voice leaves the ears in doubt. Blended
-with others, hearings are as doubtful as one likes, and what the ears make of the blend is still known.
+What it is to answer is not what was said but what the ears make of it (`Hearer.scores`), and how likely each
+answer is, as in distillation (Hinton et al. 2015). Of the training voices they tell nearly everything,
+clearly, so a backbone taught by what was said never meets a doubtful question, and is surest of its wrong
+answers where a stranger's voice leaves the ears in doubt. Blended with others, hearings are as doubtful as
+one likes, and what the ears make of the blend is still known.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_runtime.thinking.backbone import Backbone, BackboneConfig
-from model_runtime.training.conversations import GOODBYE, REFUSED, Conversation, HeardTurn, Writer
+from model_runtime.training.conversations import GOODBYE, Conversation, HeardTurn, Writer
 from model_runtime.training.encoder import NANO, batches, examine
 from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
 from model_runtime.training.speakers import strangers
 from model_runtime.training.stage import Stage, autocast
 from model_runtime.training.texts import REFUSE, shop
-from model_runtime.training.wiring import Asked, Listener, questions
+from model_runtime.training.tokenizer import ANSWERS
+from model_runtime.training.wiring import Asked, Listener, nearby, questions
 
 LAYERS, HEADS, KV_HEADS, FEED_FORWARD, POSITIONS = 5, 4, 2, 640, 2560  # half of it: what it was taught
 DECIDED = 8  # groups after which an answer is told from every other by its text
@@ -42,21 +44,17 @@ LONG = 12  # turns of a long call: what the engine keeps before it lets the olde
 QUESTIONS = 16  # a step and process
 REUSE = 8  # times a hearing is asked in a call: hearing costs as much as answering
 KEPT = 5120  # hearings to draw from: several shards, so that those of a step are not all of one
-PRACTISED = 960  # hearings the listening head practises on
+PRACTISED = 2560  # hearings the listening head practises on
 OWN = 0.1  # share of hearings whose rows are left as they are
 # Share of calls that end in a goodbye: it is one question in 44, and seldom the last, and a call is hung up
 # after it alone.
 GOODBYES = 0.25
-COMMITS_FROM = 0.5  # of the time: before, the head that tells what it believes knows too little
 CLEAR = 0.45  # of a blend at least so much is the hearing's own
 # Taken off the ears' score for refusing. Of 219 known questions and 121 others over the gate's line, in
 # festival's voices, .90 and .87 come out right with it and .88 and .92 without: whoever asks for a
 # thing that is sold is worse off with a refusal than a stranger with an answer.
 HANDICAP = 0.4
-EVENLY = torch.ones(len(LABELS))
-EVENLY[LABELS.index(REFUSE)] = REFUSED
 EXAMINE_S = 1200.0
-ANSWERS = Path(__file__).with_name("runs") / "answers.json"
 
 
 def new_backbone(vocabulary: int) -> Backbone:
@@ -112,59 +110,43 @@ class Mind(nn.Module):
         self.intent = nn.Linear(HIDDEN, len(LABELS))
 
 
-def committed(talks: Sequence[Conversation], at: Tensor, ids: Tensor, guesses: Tensor, length: int) -> Tensor:
-    """Targets ``ids`` with the backbone held, where answers part, to the one it thinks likeliest itself.
-
-    Many answers begin alike. One that is asked for with .4 is the likeliest and yet begins as none of the
-    others do, so that the best first word is that of six answers with .1 each. What is written then is an
-    answer to nothing. So it is not taught how likely each word is, but to make up its mind.
-
-    ``at``: the places in [B * T] that the targets are predicted from; ``guesses``: scores [asked, labels].
-    """
-    places = {place: number for number, place in enumerate(at.tolist())}
-    ids, before = ids.clone(), 0
-    for row, talk in enumerate(talks):
-        for fork in talk.forks:
-            target = places.get(row * length + fork.position - 1)
-            if target is not None:
-                tokens = torch.tensor(fork.tokens)
-                believed = guesses[before + fork.asked].masked_fill(tokens < 0, float("-inf"))
-                ids[target] = tokens[believed.argmax()]
-        before += len(talk.asked)
-    return ids
-
-
 def losses(
-    mind: Mind, talks: Sequence[Conversation], rows: Tensor, commit: bool = False
+    mind: Mind, talks: Sequence[Conversation], rows: Tensor, believed: Tensor
 ) -> tuple[dict[str, Tensor], float]:
-    """``speech``, weighted cross-entropy of all targets, and ``intent``; the share of intents told rightly.
+    """Three losses, and the share of questions that the head tells as the ears do.
 
-    ``commit``: see ``committed``.
+    ``speech``: weighted cross-entropy of all targets; ``opening`` and ``intent``: how far what the backbone
+    and the head make of each question is from what the ears do. ``believed``: their scores [N, labels] of the
+    questions in ``rows``.
 
     Long and short conversations go through apart, so that little of the work is padding.
     """
     ordered = sorted(talks, key=lambda talk: len(talk.ids))
     middle = next((at for at, talk in enumerate(ordered) if len(talk.ids) > 0.55 * len(ordered[-1].ids)), 0)
-    speech, intent, weight, hits, count = torch.zeros(()), torch.zeros(()), 0.0, 0.0, 0
+    speech, opening, intent = torch.zeros(3)
+    weight, hits, count = 0.0, 0.0, 0
     for part in (ordered[:middle], ordered[middle:]):
         if not part:
             continue
         embeddings, at, ids, weights = laid_out(part, rows, mind.backbone)
         length = embeddings.shape[1]
-        asked = [(row * length + place, name) for row, talk in enumerate(part) for place, name in talk.asked]
-        places = torch.tensor([place for place, _ in asked])
-        labels = torch.tensor([LABELS.index(name) for _, name in asked])
+        places = torch.tensor(
+            [row * length + place for row, talk in enumerate(part) for place, _ in talk.asked]
+        )
+        first = torch.tensor([tokens for talk in part for tokens in talk.openings])
+        wanted = believed[[index for talk in part for _, index, _ in talk.slots]].softmax(-1)
         with autocast():
             hidden = mind.backbone.hidden(embeddings).flatten(0, 1)
-            scores, guesses = mind.backbone.logits(hidden[at]), mind.intent(hidden[places])
-        if commit:
-            ids = committed(part, at, ids, guesses.detach().float(), length)
+            scores, openings = mind.backbone.logits(hidden[at]), mind.backbone.logits(hidden[places])
+            guesses = mind.intent(hidden[places])
         speech = speech + (F.cross_entropy(scores.float(), ids, reduction="none") * weights).sum()
         weight += float(weights.sum())
-        intent = intent + F.cross_entropy(guesses.float(), labels, EVENLY, reduction="sum")
-        hits += float((guesses.detach().argmax(-1) == labels).float().sum())
-        count += len(labels)
-    return {"speech": speech / max(weight, 1.0), "intent": intent / max(count, 1)}, hits / max(count, 1)
+        opening = opening - (wanted * openings.float().log_softmax(-1).gather(-1, first)).sum()
+        intent = intent + F.cross_entropy(guesses.float(), wanted, reduction="sum")
+        hits += float((guesses.detach().argmax(-1) == wanted.argmax(-1)).float().sum())
+        count += len(places)
+    told = {"speech": speech / max(weight, 1.0), "opening": opening / count, "intent": intent / count}
+    return told, hits / count
 
 
 @torch.no_grad()
@@ -209,8 +191,10 @@ def plan(
     writer: Writer,
     draw: random.Random,
     share: float = 0.5,
-) -> tuple[list[Conversation], Tensor]:
-    """Hearings dealt out as calls of one to twelve turns, and their rows [B, N, hidden], zero-padded.
+) -> tuple[list[Conversation], Tensor, Tensor]:
+    """Hearings dealt out as calls of one to twelve turns.
+
+    And their rows [B, N, hidden], zero-padded, and what the ears make of them: scores [B, labels].
 
     A ``share`` of the steps only decide, in long calls, so that little of the work is instructions; the
     others speak, and some of their calls end in one of ``goodbyes``.
@@ -224,9 +208,11 @@ def plan(
     taught = [
         rows if draw.random() < OWN else with_the_ripple_of(rows, draw.choice(heard), draw) for rows in heard
     ]
-    asked = [HeardTurn(index, len(rows), hearer.told_by(rows)) for index, rows in enumerate(taught)]
+    believed = torch.stack([hearer.scores(rows) for rows in taught])
+    told = [LABELS[int(label)] for label in believed.argmax(-1)]
+    asked = [HeardTurn(index, len(rows), told[index]) for index, rows in enumerate(taught)]
     talks = [writer.conversation(asked[at : at + turns], draw, decides) for at in range(0, len(asked), turns)]
-    return talks, nn.utils.rnn.pad_sequence(taught, batch_first=True)
+    return talks, nn.utils.rnn.pad_sequence(taught, batch_first=True), believed
 
 
 @torch.inference_mode()
@@ -293,14 +279,19 @@ def teach_to_listen(
         heard += shard
         if len(heard) >= PRACTISED:
             break
-    listener.lay_out(hearer, torch.cat(heard[:200]))
 
-    def some() -> tuple[Tensor, list[Asked]]:
-        talks, rows = plan(hearer, draw.sample(heard, QUESTIONS), [], writer, draw)
+    def some() -> tuple[list[Conversation], Tensor, Tensor]:
+        return plan(hearer, draw.sample(heard, QUESTIONS), [], writer, draw)
+
+    def asked() -> tuple[Tensor, list[Asked], Tensor]:
+        talks, rows, believed = some()
         with torch.no_grad():
-            return laid_out(talks, rows, backbone)[0], questions(talks)
+            embeddings = laid_out(talks, rows, backbone)[0]
+        return embeddings, questions(talks), believed[[index for talk in talks for _, index, _ in talk.slots]]
 
-    print(json.dumps({"listener": round(listener.practise(some), 3)}), flush=True)
+    near = torch.cat([nearby(some()[0]) for _ in range(12)])
+    listener.lay_out(hearer, torch.cat(heard[:200]), near)
+    print(json.dumps({"listener": round(listener.practise(asked), 3)}), flush=True)
 
 
 def from_nano(backbone: Backbone) -> None:
@@ -316,6 +307,7 @@ def main() -> None:
         "--work", type=Path, required=True, help="as the encoder's; receives language_model.pt"
     )
     parse.add_argument("--answers", type=Path, default=ANSWERS, help="JSON: audio codes by text")
+    parse.add_argument("--tokenizer", type=Path, default=NANO / "tokenizer.json")
     parse.add_argument("--minutes", type=float, default=45.0)
     parse.add_argument("--from-nano", action="store_true", help="begin from the shipped weights")
     parse.add_argument(
@@ -325,7 +317,7 @@ def main() -> None:
     parse.add_argument("--decides", type=float, default=0.5, help="share of steps that speak no answer whole")
     parse.add_argument("--seed", type=int, default=1)
     args = parse.parse_args()
-    writer = Writer(NANO / "tokenizer.json", args.answers)
+    writer = Writer(args.tokenizer, args.answers)
     hearer, backbone = Hearer().eval(), new_backbone(writer.tokenizer.get_vocab_size())
     hearer.load_state_dict(torch.load(args.work / "encoder.pt", weights_only=True)["averages"]["hearer"])
     with torch.no_grad():
@@ -351,10 +343,10 @@ def main() -> None:
         pool = [*pool, *shard][-KEPT:]
         goodbyes = [rows for rows in pool if hearer.told_by(rows) == GOODBYE]
         for _ in range(REUSE * len(shard) // QUESTIONS):
-            talks, rows = plan(hearer, draw.sample(pool, QUESTIONS), goodbyes, writer, draw, args.decides)
-            lost, right = losses(mind, talks, rows, commit=stage.part > COMMITS_FROM)
+            planned = plan(hearer, draw.sample(pool, QUESTIONS), goodbyes, writer, draw, args.decides)
+            lost, right = losses(mind, *planned)
             told = {"right": right} | {key: float(loss.detach()) for key, loss in lost.items()}
-            if not stage.learn(lost["speech"] + lost["intent"], told):
+            if not stage.learn(sum(lost.values(), torch.zeros(())), told):
                 continue
             found: dict[str, object] = {}
             if stage.done or stage.used - examined > EXAMINE_S:

@@ -3,20 +3,27 @@
 Byte-level BPE of a few hundred pieces learnt from what callers ask and nano says, then the published
 model's added tokens by name and in its order: 22 of Qwen2.5, 31 of Step, 6,656 of audio. Only the ids
 differ.
+
+One piece may be several words (as in SuperBPE, Liu et al. 2025): each sentence that nano says begins with a
+piece of its own, the shortest words with which no other begins. So the first token decides which sentence it
+is. Word by word, "You can" begins five of them, and what is decided there is none of the five.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from model_runtime.training.texts import open_sentences, shop, wordings
 
 TEXT_PIECES = 600
+ANSWERS = Path(__file__).with_name("runs") / "answers.json"  # every sentence that nano says
 AUDIO_TOKENS = 6656  # `<audio_0>` to `<audio_6655>`, as published; 0 to 6560 are codes, 6561 is the pad
 # fmt: off
 QWEN = [
@@ -34,6 +41,8 @@ STEP = [
 ]
 # fmt: on
 ADDED = [*QWEN, *STEP, *(f"<audio_{code}>" for code in range(AUDIO_TOKENS))]
+# GPT-2's split of text into words.
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _PLAIN = {"<tool_call>", "</tool_call>"}  # kept when special tokens are skipped, as in Qwen2.5
 
 
@@ -51,8 +60,50 @@ def _texts() -> Iterator[str]:
     yield from ["Write down what the caller says."] * 20
 
 
-def make() -> Tokenizer:
-    """The tokenizer: text pieces first, then the added tokens."""
+def openings(sentences: Sequence[str]) -> list[str]:
+    """Of each sentence the shortest words with which no other begins, without the stop behind them."""
+    found = []
+    for sentence in sentences:
+        words = sentence.split()
+        beginnings = (" ".join(words[:count]).rstrip(".,!?") for count in range(1, len(words) + 1))
+        others = [other for other in sentences if other != sentence]
+        found.append(next(one for one in beginnings if not any(other.startswith(one) for other in others)))
+    return found
+
+
+def with_openings(tokenizer: Tokenizer, sentences: Sequence[str]) -> Tokenizer:
+    """The same tokenizer, with a piece for the opening of each sentence behind its other pieces of text.
+
+    The pieces on the way to one ("You can" to "You can pay") are there for the merges, and never come out.
+    """
+    data: dict[str, Any] = json.loads(tokenizer.to_str())
+    vocabulary: dict[str, int] = data["model"]["vocab"]
+    merges: list[list[str]] = data["model"]["merges"]
+    before = len(vocabulary)
+    found = openings(sentences)
+    for opening in found:
+        whole, *rest = tokenizer.encode(opening).tokens
+        for piece in rest:
+            if whole + piece not in vocabulary:
+                vocabulary[whole + piece] = len(vocabulary)
+                merges.append([whole, piece])
+            whole += piece
+    for token in data["added_tokens"]:
+        token["id"] += len(vocabulary) - before
+    longest_first = sorted(map(re.escape, found), key=len, reverse=True)
+    split = f"(?:{'|'.join(longest_first)})(?!\\p{{L}})|{WORDS}"
+    data["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False},
+            {**data["pre_tokenizer"], "use_regex": False},
+        ],
+    }
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def make(sentences: Sequence[str]) -> Tokenizer:
+    """The tokenizer: text pieces first, then the added tokens. ``sentences``: all that nano says."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -61,7 +112,7 @@ def make() -> Tokenizer:
     )
     tokenizer.train_from_iterator(_texts(), trainer)
     tokenizer.add_tokens([AddedToken(name, normalized=False, special=name not in _PLAIN) for name in ADDED])
-    return tokenizer
+    return with_openings(tokenizer, sentences)
 
 
 def write(tokenizer: Tokenizer, out: Path) -> None:
@@ -82,7 +133,9 @@ def main() -> None:
     """Command line."""
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--out", type=Path, required=True)
-    write(make(), parse.parse_args().out)
+    parse.add_argument("--answers", type=Path, default=ANSWERS, help="JSON: audio codes by text")
+    args = parse.parse_args()
+    write(make(list(json.loads(args.answers.read_text()))), args.out)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
 from model_runtime.training.gate import KINDS, Caller, examine, summary, test_set, wilson
 from model_runtime.training.hearings import over_the_test_line
 from model_runtime.training.judge import nearest, recognise
-from model_runtime.training.language_model import ANSWERS
 from model_runtime.training.texts import shop
+from model_runtime.training.tokenizer import ANSWERS
 from tests.bench import report
 from tests.bench.engine import NANO
 from tests.bench.report import Goal

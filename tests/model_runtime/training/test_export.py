@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from tokenizers import Tokenizer
 
 import model_runtime
 from model_runtime.checkpoint import open_checkpoint
@@ -17,22 +18,24 @@ from model_runtime.training.hearer import Hearer
 from model_runtime.training.language_model import Mind, new_backbone
 
 NANO = Path(model_runtime.__file__).parent / "checkpoints" / "nano"
+SIZE = Tokenizer.from_file(str(NANO / "tokenizer.json")).get_vocab_size()
 
 
 @pytest.fixture
 def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     for stage, name, module in (
-        ("encoder", "hearer", Hearer()), ("language_model", "mind", Mind(new_backbone(7309)))
+        ("encoder", "hearer", Hearer()), ("language_model", "mind", Mind(new_backbone(SIZE)))
     ):  # fmt: skip
         torch.save({"averages": {name: module.state_dict()}}, tmp_path / f"{stage}.pt")
     out = tmp_path / "nano"
+    out.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(NANO / name, out / name)
     monkeypatch.setattr(
         "sys.argv", ["export", "--work", str(tmp_path), "--out", str(out), "--heads", str(tmp_path / "heads")]
     )
     export.main()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(NANO / name, out / name)
     (out / "token2wav").mkdir()
     for name in ("flow.yaml", "flow.pt", "hift.pt", "campplus.onnx", "speech_tokenizer_v2_25hz.onnx"):
         (out / "token2wav" / name).touch()
@@ -41,7 +44,7 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_folder_opens_with_the_sizes_it_was_trained_with(exported: Path) -> None:
     checkpoint = open_checkpoint(exported)
-    assert checkpoint.text.vocab_size == checkpoint.tokenizer.size == 7309
+    assert checkpoint.text.vocab_size == checkpoint.tokenizer.size == SIZE
     assert (checkpoint.audio.n_state, checkpoint.audio.n_layer) == (192, 6)
     assert checkpoint.card.label == "nano: a demo model made for Parley, not Step-Audio 2"
 

@@ -5,6 +5,7 @@ Every text survives it, and the added tokens are the published ones in the publi
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,19 @@ def test_it_can_steer_the_model() -> None:
 @pytest.mark.parametrize("answer", shop().spoken)
 def test_every_answer_fits_beside_its_speech(answer: str) -> None:
     assert len(SHIPPED.encode(answer).ids) <= 27
+
+
+def test_the_first_token_tells_which_sentence_it_is() -> None:
+    sentences = list(json.loads(training.ANSWERS.read_text()))
+    assert len({SHIPPED.encode(sentence).ids[0] for sentence in sentences}) == len(sentences) > 40
+
+
+def test_a_sentence_that_begins_otherwise_is_split_word_by_word() -> None:
+    assert SHIPPED.encode("You can pay by card").tokens[0] == "YouĠcanĠpay"
+    assert SHIPPED.encode("You can payroll").tokens[:2] == ["You", "Ġcan"]
+    assert "YouĠcanĠpay" not in SHIPPED.encode("so You can pay").tokens
+
+
+def test_openings_are_the_shortest_words_that_tell_sentences_apart() -> None:
+    sentences = ["Yes.", "We are open.", "We are closed today.", "We sell tents."]
+    assert training.openings(sentences) == ["Yes", "We are open", "We are closed", "We sell"]
