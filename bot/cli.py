@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from bot import agent_commands, kept_calls
+from bot import agent_commands, kept_calls, train_commands
 from bot import settings as conf
 from bot.console import errors, fail, read_settings
 from bot.knowledge import commands as knowledge
@@ -37,6 +37,7 @@ app.add_typer(kept_calls.app, name="calls")
 app.add_typer(voices.app, name="voices")
 app.add_typer(tools.app, name="tools")
 app.add_typer(knowledge.app, name="knowledge")
+app.add_typer(train_commands.app, name="train")
 
 
 @app.command()

@@ -1,14 +1,15 @@
 """`python -m model_runtime.training.run STAGE --work DIR`: the speaking half of nano, one stage a command.
 
 corpus, codec, speaker, codes, flow, pitch, vocoder, then export and measure; each reads what the ones
-before left in the folder, resumes where it was stopped and keeps a short record of its run beside this
-file, in `runs/`.
+before left in the folder, resumes where it was stopped and keeps a short record of its run (of those that
+ship, in `runs/` beside this file).
 """
 
 import argparse
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ DEFAULT_STEPS = {
     "vocoder": 6000,
     "measure": flow.STEPS,
 }
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a stage reads and writes: speech and training states in ``work``, what is to be shipped in
+    ``checkpoint``, and the records of runs in ``runs``.
+    """
+
+    work: Path
+    checkpoint: Path = NANO
+    runs: Path = RUNS
 
 
 def both_sets(work: Path, names: list[str] | None = None) -> tuple[list[Utterance], list[Utterance]]:
@@ -76,50 +88,51 @@ def trained_hift(work: Path) -> HiFT:
     return hift
 
 
-def record(stage: str, loop: Loop, **facts: Any) -> None:
-    """Keeps the run's record in the repository."""
+def record(at: Folders, stage: str, loop: Loop, **facts: Any) -> None:
+    """Keeps the run's record."""
     figures = {
         "steps": loop.step,
         "minutes": round(loop.seconds / 60, 1),
         "parameters": sum(p.numel() for p in loop.parameters),
     }
-    write_run(RUNS / f"{stage}.json", stage, {**facts, **figures}, loop.history)
+    write_run(at.runs / f"{stage}.json", stage, {**facts, **figures}, loop.history)
 
 
-def run_corpus(work: Path, steps: int) -> None:
+def run_corpus(at: Folders, steps: int) -> None:
     """Synthesises every voice."""
-    speech_corpus.make(work / "corpus")
-    made = speech_corpus.load(work / "corpus")
+    whole = sum(speaker.minutes for speaker in speech_corpus.SPEAKERS)
+    speech_corpus.make(at.work / "corpus", share=steps / whole if steps else 1.0)
+    made = speech_corpus.load(at.work / "corpus")
     minutes = {
         s.name: round(sum(u.seconds for u in made if u.speaker == s.name) / 60, 1)
         for s in speech_corpus.SPEAKERS
     }
-    write_run(RUNS / "corpus.json", "corpus", {"utterances": len(made), "minutes": minutes})
+    write_run(at.runs / "corpus.json", "corpus", {"utterances": len(made), "minutes": minutes})
 
 
-def run_codec(work: Path, steps: int) -> None:
+def run_codec(at: Folders, steps: int) -> None:
     """Trains the codec."""
-    known, unseen = both_sets(work)
-    record("codec", codec.train(known, unseen, work, steps)[1], utterances=len(known))
+    known, unseen = both_sets(at.work)
+    record(at, "codec", codec.train(known, unseen, at.work, steps)[1], utterances=len(known))
 
 
-def run_speaker(work: Path, steps: int) -> None:
+def run_speaker(at: Folders, steps: int) -> None:
     """Trains the speaker encoder."""
-    known, unseen = both_sets(work)
-    record("speaker", speaker.train(known, unseen, work, steps)[1], utterances=len(known))
+    known, unseen = both_sets(at.work)
+    record(at, "speaker", speaker.train(known, unseen, at.work, steps)[1], utterances=len(known))
 
 
 @torch.no_grad()
-def run_codes(work: Path, steps: int) -> None:
+def run_codes(at: Folders, steps: int) -> None:
     """Writes what the frozen codec says: the answers' codes in the default voice, for the language model."""
-    net = trained_codec(work)
+    net = trained_codec(at.work)
     found = {}
     for text in speech_corpus.answers(speech_corpus.read_shop()):
         said = speech_corpus.features("slt", text, trimmed(speech_corpus.speak(OUTPUT[0], text), 24000))
         found[text] = codec.encode(net, said)
-    scratch = work / "answers.part"
+    scratch = at.work / "answers.part"
     scratch.write_text(json.dumps(found))
-    scratch.replace(work / "answers.json")
+    scratch.replace(at.work / "answers.json")
     seconds = sum(map(len, found.values())) / 25
     different = len({code for codes in found.values() for code in codes})
     print(f"{len(found)} answers, {seconds:.0f} s, {different} different codes")
@@ -145,47 +158,49 @@ def spoken(work: Path) -> tuple[list[flow.Spoken], list[flow.Spoken]]:
     return known, unseen
 
 
-def run_flow(work: Path, steps: int) -> None:
+def run_flow(at: Folders, steps: int) -> None:
     """Trains the flow."""
-    known, unseen = spoken(work)
-    record("flow", flow.train(known, unseen, Flow(flow.NANO), work, steps), utterances=len(known))
+    known, unseen = spoken(at.work)
+    record(at, "flow", flow.train(known, unseen, Flow(flow.NANO), at.work, steps), utterances=len(known))
 
 
-def run_pitch(work: Path, steps: int) -> None:
+def run_pitch(at: Folders, steps: int) -> None:
     """Trains the vocoder's pitch predictor."""
-    known, unseen = map(vocoder.Crops, both_sets(work))
-    record("pitch", vocoder.train_pitch(known, unseen, trained_hift(work), work, steps))
+    known, unseen = map(vocoder.Crops, both_sets(at.work))
+    record(at, "pitch", vocoder.train_pitch(known, unseen, trained_hift(at.work), at.work, steps))
 
 
-def run_vocoder(work: Path, steps: int) -> None:
+def run_vocoder(at: Folders, steps: int) -> None:
     """Trains the vocoder's waveform net."""
-    known, unseen = map(vocoder.Crops, both_sets(work))
-    record("vocoder", vocoder.train(known, unseen, trained_hift(work), work, steps))
+    known, unseen = map(vocoder.Crops, both_sets(at.work))
+    record(at, "vocoder", vocoder.train(known, unseen, trained_hift(at.work), at.work, steps))
 
 
-def run_export(work: Path, steps: int) -> None:
+def run_export(at: Folders, steps: int) -> None:
     """Writes token2wav/ and voices/ of the nano checkpoint."""
     from model_runtime.training import speech_export, speech_onnx  # onnx is needed here alone
 
-    folder = NANO / "token2wav"
+    folder = at.checkpoint / "token2wav"
     folder.mkdir(parents=True, exist_ok=True)
-    speech_onnx.write_codec(trained_codec(work), folder / "speech_tokenizer_v2_25hz.onnx")
-    speech_onnx.write_speaker(trained_speaker(work), folder / "campplus.onnx")
-    parts = [trained(work, "flow", module, average=True) for module in ("flow", "book")]
+    speech_onnx.write_codec(trained_codec(at.work), folder / "speech_tokenizer_v2_25hz.onnx")
+    speech_onnx.write_speaker(trained_speaker(at.work), folder / "campplus.onnx")
+    parts = [trained(at.work, "flow", module, average=True) for module in ("flow", "book")]
     speech_export.write_flow(flow.shipped(*parts), flow.NANO, folder)
-    speech_export.write_hift(trained_hift(work).state_dict(), folder)
-    speech_export.write_voices(Token2Wav.load(folder), NANO / "voices")
-    size = sum(path.stat().st_size for part in ("token2wav", "voices") for path in (NANO / part).iterdir())
-    print(f"{size / 1e6:.1f} MB in {NANO}")
+    speech_export.write_hift(trained_hift(at.work).state_dict(), folder)
+    speech_export.write_voices(Token2Wav.load(folder), at.checkpoint / "voices")
+    size = sum(
+        path.stat().st_size for part in ("token2wav", "voices") for path in (at.checkpoint / part).iterdir()
+    )
+    print(f"{size / 1e6:.1f} MB in {at.checkpoint}")
 
 
-def run_measure(work: Path, steps: int) -> None:
+def run_measure(at: Folders, steps: int) -> None:
     """How well the exported half speaks: every path in every output voice."""
-    said: dict[str, list[int]] = json.loads((work / "answers.json").read_text())
+    said: dict[str, list[int]] = json.loads((at.work / "answers.json").read_text())
     texts = list(said)[::2]
-    token2wav = Token2Wav.load(NANO / "token2wav", steps=steps)
+    token2wav = Token2Wav.load(at.checkpoint / "token2wav", steps=steps)
     told: dict[str, Any] = {}
-    for voice_path in sorted((NANO / "voices").iterdir()):
+    for voice_path in sorted((at.checkpoint / "voices").iterdir()):
         name, voice = voice_path.stem, Voice.load(voice_path)
         engine = next(speaker for speaker in OUTPUT if speaker.name == name)
         original = {text: trimmed(speech_corpus.speak(engine, text), 24000) for text in texts}
@@ -213,10 +228,10 @@ def run_measure(work: Path, steps: int) -> None:
             figures, misheard = measure(make, texts, list(said), lambda wave: recognise(wave, 24000))
             told[f"{name}: {path}"] = figures
             print(name, path, figures, *misheard, sep="  ", flush=True)
-    write_run(RUNS / "speaking.json", "measure", {"flow_steps": token2wav.plan.steps, "figures": told})
+    write_run(at.runs / "speaking.json", "measure", {"flow_steps": token2wav.plan.steps, "figures": told})
 
 
-STAGES: dict[str, Callable[[Path, int], None]] = {
+STAGES: dict[str, Callable[[Folders, int], None]] = {
     "corpus": run_corpus,
     "codec": run_codec,
     "speaker": run_speaker,
@@ -237,14 +252,20 @@ def main() -> None:
         "--steps",
         type=int,
         default=0,
-        help="optimiser steps in all, for measure solver steps (default: the stage's own)",
+        help="optimiser steps in all; minutes of speech for corpus, solver steps for measure (default: the "
+        "stage's own)",
     )
     parser.add_argument(
         "--work", type=Path, default=Path("build/nano/speaking"), help="where speech and checkpoints lie"
     )
+    parser.add_argument("--out", type=Path, default=NANO, help="the checkpoint folder that export writes to")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the records of the runs lie")
     args = parser.parse_args()
+    args.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    STAGES[args.stage](args.work, args.steps or DEFAULT_STEPS.get(args.stage, 0))
+    STAGES[args.stage](
+        Folders(args.work, args.out, args.runs), args.steps or DEFAULT_STEPS.get(args.stage, 0)
+    )
 
 
 if __name__ == "__main__":

@@ -231,17 +231,19 @@ def features(speaker: str, text: str, wav: Wave) -> Utterance:
     return Utterance(speaker, text, samples, heard.half(), mel.half(), track)
 
 
-def synthesise(speaker: Speaker, folder: Path, sentences: list[str], seed: int = 1) -> Path:
-    """Speaks this voice's share and writes `folder/NAME.pt` (does nothing where it is there already)."""
+def synthesise(
+    speaker: Speaker, folder: Path, sentences: list[str], seed: int = 1, share: float = 1.0
+) -> Path:
+    """Speaks a `share` of this voice's minutes and writes `folder/NAME.pt`; nothing where that is there."""
     path = folder / f"{speaker.name}.pt"
     if path.exists():
         return path
     rng = random.Random(f"{seed}/{speaker.name}/pauses")
     made: list[Utterance] = []
-    seconds = 0.0
+    seconds, wanted = 0.0, share * speaker.minutes * 60
     texts = texts_for(speaker, sentences, seed)
-    with tqdm(total=round(speaker.minutes * 60), desc=speaker.name, unit="s") as bar:
-        while seconds < speaker.minutes * 60:
+    with tqdm(total=round(wanted), desc=speaker.name, unit="s") as bar:
+        while seconds < wanted:
             text = next(texts)
             # Most pauses are as short as in the answers; some are long, so that silence has codes of its own.
             pauses = [rng.choice((0.06, 0.06, 0.12, 0.3)) for _ in range(2)]
@@ -278,11 +280,11 @@ def split(utterances: list[Utterance], every: int = 25) -> tuple[list[Utterance]
     return [u for u in utterances if id(u) not in chosen], held
 
 
-def make(folder: Path, seed: int = 1, workers: int = 1) -> None:
-    """Synthesises every voice into `folder`."""
+def make(folder: Path, seed: int = 1, workers: int = 1, share: float = 1.0) -> None:
+    """Synthesises every voice into `folder`, or a `share` of each."""
     folder.mkdir(parents=True, exist_ok=True)
     sentences = open_sentences()
     with ThreadPoolExecutor(workers) as pool:
-        for path in pool.map(lambda speaker: synthesise(speaker, folder, sentences, seed), SPEAKERS):
+        for path in pool.map(lambda speaker: synthesise(speaker, folder, sentences, seed, share), SPEAKERS):
             print(path)
     (folder / "corpus.json").write_text(json.dumps({"seed": seed, "sentences": len(sentences)}))
