@@ -42,6 +42,7 @@ WANTED = {  # share that should be right, by line
     "refused": (0.9, 0.9),
 }
 PER_VOICE = 3  # answers in each voice
+LEAST_CODES = 50  # of an answer whose voice is told, 2 s: "Sure." is too short to tell
 UNTAUGHT = ("4-digit strings exact", "3-digit strings of people exact", "right tool and arguments")
 
 
@@ -66,7 +67,7 @@ def own_voice(per_voice: int, seed: int) -> list[bool]:
     token2wav, voices = caller.model.token2wav, caller.model.voices
     names = sorted(voices)
     prompts = torch.stack([torch.nn.functional.normalize(voices[name].speaker, dim=0) for name in names])
-    codes: list[list[int]] = list(json.loads(ANSWERS.read_text()).values())
+    codes = [codes for codes in json.loads(ANSWERS.read_text()).values() if len(codes) >= LEAST_CODES]
     found = []
     for place, name in enumerate(names):
         for _ in range(per_voice):
