@@ -37,7 +37,7 @@ def nano(
     seed: Annotated[int, typer.Option(help="Of what is said, and of the weights' beginnings.")] = 1,
     again: Annotated[str, typer.Option(help="Do this stage anew, and all behind it.")] = "",
 ) -> None:
-    """Make nano from nothing, or go on where it was stopped: some six hours of two cores."""
+    """Make nano from nothing, or go on where it was stopped: some five hours of two cores."""
     from model_runtime.training import recipe
 
     if lacks := recipe.missing():
