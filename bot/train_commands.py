@@ -35,7 +35,7 @@ def nano(
         int, typer.Option(min=0, help="Processes that work at once; 0: as many as there are cores.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of what is said, and of the weights' beginnings.")] = 1,
-    again: Annotated[str, typer.Option(help="Do this stage anew, and all behind it.")] = "",
+    again: Annotated[str, typer.Option(help="Do this stage from its beginning, and all behind it.")] = "",
 ) -> None:
     """Make nano from nothing, or go on where it was stopped: some five hours of two cores."""
     from model_runtime.training import recipe
@@ -45,6 +45,7 @@ def nano(
     places = recipe.Places(work.absolute(), out.absolute(), processes or os.cpu_count() or 1)
     console = Console()
     try:
+        recipe.begin(places, {"share": share, "seed": seed})
         todo = list(recipe.stages(places, recipe.Amounts(share), seed))
         recipe.make(places, todo, lambda line: console.print(line, style="bold", markup=False), again)
     except recipe.RecipeError as error:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_runtime.thinking.backbone import Backbone, BackboneConfig
-from model_runtime.training.conversations import GOODBYE, Conversation, HeardTurn, Writer
+from model_runtime.training.conversations import DECIDED_GROUPS, GOODBYE, Conversation, HeardTurn, Writer
 from model_runtime.training.encoder import NANO, batches, examine
 from model_runtime.training.hearer import HIDDEN, LABELS, Hearer, collate
 from model_runtime.training.hearings import Said, heard_on_the_test_line, read, shards
@@ -39,7 +39,6 @@ from model_runtime.training.tokenizer import ANSWERS
 from model_runtime.training.wiring import Asked, Listener, nearby, questions
 
 LAYERS, HEADS, KV_HEADS, FEED_FORWARD, POSITIONS = 5, 4, 2, 640, 2560  # half of it: what it was taught
-DECIDED = 8  # groups after which an answer is told from every other by its text
 LONG = 12  # turns of a long call: what the engine keeps before it lets the oldest go
 QUESTIONS = 16  # a step and process
 REUSE = 8  # times a hearing is asked in a call: hearing costs as much as answering
@@ -110,6 +109,11 @@ class Mind(nn.Module):
         self.intent = nn.Linear(HIDDEN, len(LABELS))
 
 
+def of_questions(talks: Sequence[Conversation], scores: Tensor) -> Tensor:
+    """Of scores [N, labels] of hearings, those of what is asked, in the order of the calls."""
+    return scores[[index for talk in talks for _, index, _ in talk.slots]]
+
+
 def losses(
     mind: Mind, talks: Sequence[Conversation], rows: Tensor, believed: Tensor
 ) -> tuple[dict[str, Tensor], float]:
@@ -134,7 +138,7 @@ def losses(
             [row * length + place for row, talk in enumerate(part) for place, _ in talk.asked]
         )
         first = torch.tensor([tokens for talk in part for tokens in talk.openings])
-        wanted = believed[[index for talk in part for _, index, _ in talk.slots]].softmax(-1)
+        wanted = of_questions(part, believed).softmax(-1)
         with autocast():
             hidden = mind.backbone.hidden(embeddings).flatten(0, 1)
             scores, openings = mind.backbone.logits(hidden[at]), mind.backbone.logits(hidden[places])
@@ -256,7 +260,7 @@ def interview(
         greeted = number % 2 == 0
         talk = writer.prompt(HeardTurn(0, int(heard.count[0]), one.intent), greeted=greeted)
         wanted = shop().answer(one.intent, shop().greeting if greeted else "")
-        groups = min(DECIDED, len(writer.encode(wanted)))
+        groups = min(DECIDED_GROUPS, len(writer.encode(wanted)))
         ids = answered(backbone, talk, heard.rows, [writer.tokens.tts_end, writer.tokens.eot], 5 * groups)
         text = writer.tokenizer.decode(
             [i for i in ids[::5] if i != writer.tokens.tts_pad], skip_special_tokens=True
@@ -287,7 +291,7 @@ def teach_to_listen(
         talks, rows, believed = some()
         with torch.no_grad():
             embeddings = laid_out(talks, rows, backbone)[0]
-        return embeddings, questions(talks), believed[[index for talk in talks for _, index, _ in talk.slots]]
+        return embeddings, questions(talks), of_questions(talks, believed)
 
     near = torch.cat([nearby(some()[0]) for _ in range(12)])
     listener.lay_out(hearer, torch.cat(heard[:200]), near)

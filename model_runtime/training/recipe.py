@@ -7,6 +7,7 @@ marked in the work folder. Speaking comes first, since its codec's codes are wha
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -15,13 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-PROGRAMS = {
-    "flite": "flite",
-    "espeak-ng": "espeak-ng",
-    "festival": "festival",
-}  # and the packages they are in
+PROGRAMS = ("flite", "espeak-ng", "festival")  # each in Debian's package of its name
 FESTIVAL = Path("/usr/share/festival/voices")
 WORDNET = Path("/usr/share/wordnet/data.noun")
 DEBIAN = "festvox-kdlpc16k festvox-kallpc16k festvox-us-slt-hts wordnet-base"
@@ -61,6 +58,7 @@ class Stage:
     """One command.
 
     ``how``: in one process, in several with a part of the work each, or in several that train together.
+    ``states``: patterns of what it goes on from, in the work folder; without them it begins anew.
     """
 
     name: str
@@ -68,6 +66,7 @@ class Stage:
     module: str
     arguments: tuple[str, ...]
     how: How = "once"
+    states: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,31 +102,32 @@ def stages(places: Places, amounts: Amounts, seed: int) -> Iterator[Stage]:
     """All of them. Kokoro's voices are heard where the extra ``natural`` is installed."""
     speaking, answers = places.work / "speaking", places.work / "speaking" / "answers.json"
 
-    def speak(stage: str, what: str, steps: int = 0) -> Stage:
+    def speak(stage: str, what: str, steps: int = 0, *states: str) -> Stage:
         arguments = [stage, "--work", str(speaking), "--out", str(places.out), "--runs", str(places.runs)]
         arguments += ["--steps", str(amounts.of(steps, 12))] if steps else []
-        return Stage(stage, what, "run", tuple(arguments))
+        return Stage(stage, what, "run", tuple(arguments), states=tuple(f"speaking/{one}" for one in states))
 
     def say(name: str, what: str, count: int, number: int, *kind: str) -> Stage:
         folder = places.work / name.split("-")[0]
         arguments = ("--out", folder, "--count", amounts.of(count, 40), "--seed", seed + number, *kind)
-        return Stage(f"say-{name}", what, "synthesise", tuple(map(str, arguments)), "parts")
+        kept = f"{name.replace('-', '/')}-*.npz" if "-" in name else f"{name}/*.npz"
+        return Stage(f"say-{name}", what, "synthesise", tuple(map(str, arguments)), "parts", (kept,))
 
     def learn(module: str, what: str, minutes: float, *more: str) -> Stage:
-        time_s = f"{max(0.05, minutes * amounts.share):.2f}"
-        arguments = ("--work", str(places.work), "--minutes", time_s, "--seed", str(seed), *more)
-        return Stage(module, what, module, arguments, "together")
+        part = f"{max(0.05, minutes * amounts.share):.2f}"
+        arguments = ("--work", str(places.work), "--minutes", part, "--seed", str(seed), *more)
+        return Stage(module, what, module, arguments, "together", (f"{module}.pt", f"{module}.jsonl"))
 
-    yield speak("corpus", "the speech that the voices are learnt from", 95)
-    yield speak("codec", "the audio tokenizer: 6,561 codes at 25 a second", 7400)
-    yield speak("speaker", "the speaker embedding", 1200)
+    yield speak("corpus", "the speech that the voices are learnt from", 95, "corpus/*.pt")
+    yield speak("codec", "the audio tokenizer: 6,561 codes at 25 a second", 7400, "codec.ckpt", "spoken.pt")
+    yield speak("speaker", "the speaker embedding", 1200, "speaker.ckpt", "spoken.pt")
     yield speak("codes", "the codes of every answer")
     yield Stage(
         "tokenizer", "the pieces of text", "tokenizer", ("--out", str(places.out), "--answers", str(answers))
     )
-    yield speak("flow", "codes to mel", 3400)
-    yield speak("pitch", "the vocoder's pitch", 2500)
-    yield speak("vocoder", "mel to sound", 6000)
+    yield speak("flow", "codes to mel", 3400, "flow.ckpt")
+    yield speak("pitch", "the vocoder's pitch", 2500, "pitch.ckpt")
+    yield speak("vocoder", "mel to sound", 6000, "vocoder.ckpt")
     yield speak("export", "token2wav and the voices")
     yield say("train", "questions, by flite and espeak-ng", amounts.questions, 0)
     yield say("parallel", "the same by several, to mix speakers of", amounts.parallel, 30, "--parallel")
@@ -188,19 +188,36 @@ def run(started: Sequence[Sequence[str]]) -> int:
             one.wait()
 
 
-def make(places: Places, todo: Sequence[Stage], tell: Callable[[str], None], again: str = "") -> None:
-    """Run what is not done yet, in order; ``again``: and do that stage and all behind it anew.
+def begin(places: Places, settings: dict[str, Any]) -> None:
+    """Make the folders, and have the work folder keep what it was begun with.
 
-    A stage that is done anew goes on from its own state: to begin it from nothing, remove that from the work
-    folder. Raises RecipeError.
+    Raises RecipeError for one that was begun otherwise: a rehearsal's speech is not to end in the real thing.
+    """
+    for folder in (places.work / "done", places.runs, places.out):
+        folder.mkdir(parents=True, exist_ok=True)
+    kept = places.work / "begun.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(settings))
+    begun = json.loads(kept.read_text())
+    if begun != settings:
+        told = ", ".join(f"{name} {value}" for name, value in begun.items())
+        raise RecipeError(
+            f"{places.work} was begun with {told}. Give the same again, or another work folder."
+        )
+
+
+def make(places: Places, todo: Sequence[Stage], tell: Callable[[str], None], again: str = "") -> None:
+    """Run what is not done yet, in order; ``again``: and that stage and all behind it from their beginnings.
+
+    Raises RecipeError.
     """
     names = [stage.name for stage in todo]
     if again and again not in names:
         raise RecipeError(f"There is no stage '{again}'. There are: {', '.join(names)}.")
-    for folder in (places.work / "done", places.runs, places.out):
-        folder.mkdir(parents=True, exist_ok=True)
     for stage in todo[names.index(again) :] if again else ():
         places.mark(stage).unlink(missing_ok=True)
+        for kept in [path for pattern in stage.states for path in places.work.glob(pattern)]:
+            kept.unlink()
     for number, stage in enumerate(todo, 1):
         head = f"[{number}/{len(todo)}] {stage.name}: {stage.what}"
         if places.mark(stage).exists():

@@ -61,13 +61,21 @@ def _texts() -> Iterator[str]:
 
 
 def openings(sentences: Sequence[str]) -> list[str]:
-    """Of each sentence the shortest words with which no other begins, without the stop behind them."""
+    """Of each sentence the shortest words with which no other begins, without the stop behind them.
+
+    Raises ValueError for one that another goes on from.
+    """
     found = []
     for sentence in sentences:
         words = sentence.split()
         beginnings = (" ".join(words[:count]).rstrip(".,!?") for count in range(1, len(words) + 1))
         others = [other for other in sentences if other != sentence]
-        found.append(next(one for one in beginnings if not any(other.startswith(one) for other in others)))
+        own = [one for one in beginnings if not any(other.startswith(one) for other in others)]
+        if not own:
+            raise ValueError(
+                f"'{sentence}' is the beginning of another sentence: no first token tells them apart"
+            )
+        found.append(own[0])
     return found
 
 

@@ -15,7 +15,9 @@ from model_runtime.training.recipe import Amounts, Places, RecipeError, Stage
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
-    return Places(tmp_path / "work", tmp_path / "nano", 3)
+    made = Places(tmp_path / "work", tmp_path / "nano", 3)
+    recipe.begin(made, {"share": 1.0, "seed": 1})
+    return made
 
 
 def test_each_stage_comes_behind_what_it_reads(places: Places) -> None:
@@ -60,7 +62,7 @@ def test_the_cores_share_the_speech_and_train_together(places: Places) -> None:
     assert "torch.distributed.run" not in alone
 
 
-STAGES = [Stage(name, "", name, ()) for name in ("one", "two", "three")]
+STAGES = [Stage(name, "", name, (), states=(f"{name}-*.pt",)) for name in ("one", "two", "three")]
 
 
 @pytest.fixture
@@ -85,13 +87,22 @@ def test_it_goes_on_where_it_failed_and_does_nothing_twice(places: Places, ran: 
     assert [line for line in told if "done before" in line] == ["[1/3] one:  - done before"]
 
 
-def test_a_stage_is_done_again_with_all_behind_it(places: Places, ran: list[str]) -> None:
+def test_what_was_begun_otherwise_is_not_gone_on_with(places: Places) -> None:
+    recipe.begin(places, {"share": 1.0, "seed": 1})
+    with pytest.raises(RecipeError, match=r"begun with share 1\.0, seed 1"):
+        recipe.begin(places, {"share": 0.01, "seed": 1})
+
+
+def test_a_stage_is_done_again_from_its_beginning_with_all_behind_it(places: Places, ran: list[str]) -> None:
     with pytest.raises(RecipeError):
         recipe.make(places, STAGES, print)
     recipe.make(places, STAGES, print)
     del ran[:]
+    for name in ("one-a.pt", "two-a.pt", "two-b.pt", "three-a.pt"):
+        (places.work / name).touch()
     recipe.make(places, STAGES, print, again="two")
     assert ran == ["two", "three"]
+    assert [path.name for path in places.work.glob("*.pt")] == ["one-a.pt"]  # nothing else to go on from
     with pytest.raises(RecipeError, match=r"no stage 'four'\. There are: one, two, three"):
         recipe.make(places, STAGES, print, again="four")
 

@@ -73,3 +73,5 @@ def test_a_sentence_that_begins_otherwise_is_split_word_by_word() -> None:
 def test_openings_are_the_shortest_words_that_tell_sentences_apart() -> None:
     sentences = ["Yes.", "We are open.", "We are closed today.", "We sell tents."]
     assert training.openings(sentences) == ["Yes", "We are open", "We are closed", "We sell"]
+    with pytest.raises(ValueError, match=r"'Yes\.' is the beginning of another"):
+        training.openings(["Yes.", "Yes, we do."])
