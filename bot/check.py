@@ -28,12 +28,13 @@ from bot.ingress.sip.settings import SipSettings
 from bot.knowledge.knowledge import load_encoder
 from bot.knowledge.store import KnowledgeError, Store, names
 from bot.settings import KnowledgeSettings, RedisSettings, Settings, variable
-from pipeline.memory import MemoryUnavailable
+from pipeline.memory import MemoryUnavailable, VectorStore
 from pipeline.memory.address import parse
 from pipeline.memory.client import asking, connect, in_words
 from pipeline.memory.keys import Keys
 from pipeline.memory.masters import let_go, master_of
 from pipeline.memory.own_server import RedisImpossible, find_server, in_use
+from pipeline.memory.vectors import NoVectorSets
 
 PACKAGES = (
     "pipecat-ai",
@@ -267,6 +268,7 @@ async def _others_redis(url: str, tenant: str) -> Finding:
     try:
         async with asking(REDIS_S):
             about = await client.info()
+        vectors = await _vector_sets(VectorStore(client, Keys(tenant)))
     except MemoryUnavailable as error:
         return Finding("bad", "Redis", f"{where}: {in_words(error)} It is set by {set_by}")
     finally:
@@ -277,7 +279,18 @@ async def _others_redis(url: str, tenant: str) -> Finding:
             "bad", "Redis", f"{where} is a replica, which takes no writes; {set_by} should name its master"
         )
     at = f", its master at {master[0]}:{master[1]}" if master else ""
-    return Finding("ok", "Redis", f"{where} answers{at}, version {about['redis_version']}")
+    return Finding("ok", "Redis", f"{where} answers{at}, version {about['redis_version']}, {vectors}")
+
+
+async def _vector_sets(store: VectorStore) -> str:
+    """Whether knowledge can be asked of it."""
+    try:
+        await store.look("", 0)
+    except NoVectorSets:
+        return "without vector sets"
+    except MemoryUnavailable as error:
+        return f"whose vector sets cannot be used: {error}"
+    return "with vector sets"
 
 
 def _own_redis(folder: Path) -> Finding:

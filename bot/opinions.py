@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from bot.agents import Agent
 from bot.settings import Settings
 from pipeline.interjection import Kinds
 from pipeline.turn_end import TurnEnd
+
+if TYPE_CHECKING:
+    from bot.smart_turn import SmartTurn
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,13 @@ class Opinions:
 async def opinions(settings: Settings, agent: Agent) -> Opinions:
     """Those that the settings want, and that know the agent's language. Takes a moment the first time."""
     turns = settings.turns
-    judged = turns.judge_ms > 0 and agent.language.split("-")[0] == "en"  # no other words are learnt
+    english = agent.language.split("-")[0] == "en"  # no other words are learnt
+    net = turns.judge_ends and english
     return Opinions(
-        kinds=await asyncio.to_thread(_kinds) if judged else None,
-        turn_end=await asyncio.to_thread(_smart_turn) if turns.smart_turn else None,
+        kinds=await asyncio.to_thread(_kinds) if turns.judge_ms > 0 and english else None,
+        turn_end=await asyncio.to_thread(_turn_ends, net, turns.smart_turn)
+        if net or turns.smart_turn
+        else None,
     )
 
 
@@ -40,7 +48,21 @@ def _kinds() -> Kinds:
 
 
 @cache
-def _smart_turn() -> TurnEnd:
-    from bot.smart_turn import SmartTurn  # the same
+def _turn_ends(net: bool, smart_turn: bool) -> TurnEnd:
+    from bot.turn_end_judges import TurnEndJudges  # the same
+
+    return TurnEndJudges(_net() if net else None, _smart_turn() if smart_turn else None)
+
+
+@cache
+def _net() -> Callable[[bytes], float]:
+    from model_runtime.turn_ends import TurnEnds
+
+    return TurnEnds().finished
+
+
+@cache
+def _smart_turn() -> SmartTurn:
+    from bot.smart_turn import SmartTurn
 
     return SmartTurn()

@@ -20,11 +20,18 @@ from pipeline.memory import (
     OwnRedis,
     RedisImpossible,
     Remembered,
+    VectorStore,
 )
 from pipeline.memory.callers import CallerStore, is_somebody
 
 F_AGENT = "agent_file"  # the fact that says whose conversation it is: ``Agent.base``
 NOWHERE = "unix:///nowhere"  # no call waits for a Redis, so one that is not there is only slower to say so
+
+
+def shared_vectors(settings: Settings, memory: Memory) -> VectorStore | None:
+    """Where a Redis of the operator's may keep the vectors of knowledge; one of our own has none to spare."""
+    asked = settings.redis.url.get_secret_value() and settings.knowledge.vectors_in_redis
+    return memory.vectors if asked and settings.knowledge.encoder else None
 
 
 @asynccontextmanager

@@ -1,21 +1,30 @@
-"""One base as it is searched: by words, by meaning, put together."""
+"""One base as it is searched: by words, by meaning, put together.
+
+By meaning it is exact search in memory, which ``Nearest`` is; or somebody else has searched and tells what is
+near (``bot.knowledge.shared``). Vectors are brought into memory when they are first needed there, and let go
+when they were not for a while.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from loguru import logger
 
 from bot.knowledge import ranking, words
+from bot.knowledge.edition import Edition, edition_of
 from bot.knowledge.store import Found, Store
 from bot.knowledge.vectors import Nearest, Vectors
 from model_runtime.errors import EncoderError
 
 PATIENCE_S = 5.0  # a search that takes longer is given up: the caller waits
+SPARE_S = 60.0  # vectors that were not needed so long are let go: 38 MB of 100,000 passages
 
 
 class Encoder(Protocol):
@@ -49,6 +58,18 @@ class Hit:
         return f"{self.source}{place}"
 
 
+NO_EDITION = Edition("", {})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, ready to be looked up. ``vector`` [D]: none without an encoder, or without words."""
+
+    words: words.Query
+    vector: Vectors | None
+    edition: Edition  # of the base as it is now; empty without an encoder
+
+
 class Base:
     """An open base. Used in one thread, closed by who opened it. Its methods raise ``KnowledgeError``."""
 
@@ -58,8 +79,9 @@ class Base:
         self._encoder = encoder
         self._least_likeness = least_likeness
         self._version = -1
-        self._passages, self._usual = 0, 0.0
+        self._edition = NO_EDITION
         self._nearest: Nearest | None = None
+        self._needed_at = 0.0  # the vectors, in memory
 
     def close(self) -> None:
         """Close its file."""
@@ -67,20 +89,45 @@ class Base:
 
     def search(self, text: str, limit: int) -> list[Hit]:
         """The best passages for a question, none if none is near it."""
-        query = words.ask(text)
+        return self.answer(self.ask(text), limit)
+
+    def ask(self, text: str) -> Asked:
+        """Understand a question."""
         vector = self._vector(text)
         with self._reading():
-            shares, by_words, found = self._by_words(query)
-            likeness = (
-                self._nearest.search(vector, ranking.CANDIDATES)
-                if self._nearest and vector is not None
-                else {}
-            )
+            return Asked(words.ask(text), vector, self._edition)
+
+    def answer(self, asked: Asked, limit: int, near: Mapping[bytes, float] | None = None) -> list[Hit]:
+        """The best passages for a question, none if none is near it.
+
+        ``near``: the elements of an edition that are nearest to its vector, best first, each with its cosine;
+        none: they are looked for here.
+        """
+        with self._reading():
+            passages, usual = self._store.size()
+            shares, by_words, found = self._by_words(asked.words, passages, usual)
+            likeness = self._searched(asked.vector) if near is None else self._told(near)
             order = ranking.near(
                 ranking.fused(by_words, list(likeness)), shares, likeness, self._least_likeness
             )[:limit]  # fmt: skip
             found |= self._store.fetch([one for one, _ in order if one not in found])
         return [_hit(found[one], score) for one, score in order]
+
+    def vectors(self, document: str) -> list[tuple[bytes, bytes]]:
+        """The elements of a document of the base's edition, each with its vector: float32, little-endian.
+
+        None: it is not there any more.
+        """
+        with self._reading():
+            kept = self._edition.documents.get(document)
+            if kept is None:
+                return []
+            codes = np.frombuffer(self._store.codes(kept.document), np.int8).reshape(kept.rows, -1)
+            floats = codes.astype("<f4")
+            return [
+                (element, row.tobytes())
+                for element, row in zip(self._edition.elements(document), floats, strict=True)
+            ]
 
     def _vector(self, text: str) -> Vectors | None:
         """What is asked as a vector, if there is an encoder and it does its work."""
@@ -96,18 +143,37 @@ class Base:
     def _reading(self) -> Iterator[None]:
         """All within sees the base at one moment; what is kept of it here is of the same."""
         with self._store.reading(PATIENCE_S):
-            self._passages, self._usual = self._store.size()
             version = self._store.version()
             if self._encoder and version != self._version:
-                self._nearest = Nearest(self._store.vectors(self._encoder.name), self._encoder.width)
+                name = self._encoder.name
+                self._nearest = None
+                self._edition = edition_of(name, self._encoder.width, self._store.told(name))
             self._version = version
             yield
 
-    def _by_words(self, query: words.Query) -> tuple[dict[int, float], list[int], dict[int, Found]]:
+    def _searched(self, vector: Vectors | None) -> dict[int, float]:
+        """The nearest passages by exact search. Brings the vectors into memory, whatever is asked."""
+        if self._encoder is None:
+            return {}
+        if self._nearest is None:
+            self._nearest = Nearest(self._store.vectors(self._encoder.name), self._encoder.width)
+        self._needed_at = time.monotonic()
+        return self._nearest.search(vector, ranking.CANDIDATES) if vector is not None else {}
+
+    def _told(self, near: Mapping[bytes, float]) -> dict[int, float]:
+        """The same by what somebody else found. Of another edition what is here, too, is right all the same:
+        the names of documents tell their contents."""
+        if self._nearest is not None and time.monotonic() - self._needed_at > SPARE_S:
+            self._nearest = None
+        return self._edition.ids(near)
+
+    def _by_words(
+        self, query: words.Query, passages: int, usual: float
+    ) -> tuple[dict[int, float], list[int], dict[int, Found]]:
         """Of each passage worth a look its share of the query; the best of them in order; all of them."""
         terms = {term for token in query.tokens for term in (token.text, *token.parts)}
         frequencies = self._store.frequencies(terms)
-        asked = ranking.wanted(query, frequencies, self._passages)
+        asked = ranking.wanted(query, frequencies, passages)
         looks = ranking.looks(asked, frequencies)
         ids = ranking.gathered(
             [(look.weight, self._store.holding(look.expression, ranking.BUDGET)) for look in looks],
@@ -115,7 +181,7 @@ class Base:
         )
         found = self._store.fetch(ids)
         scored = {
-            one: ranking.score(asked, told.heading_terms, told.text_terms, self._usual)
+            one: ranking.score(asked, told.heading_terms, told.text_terms, usual)
             for one, told in found.items()
         }
         order = sorted(scored, key=lambda one: (-scored[one].score, one))

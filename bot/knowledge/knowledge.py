@@ -6,7 +6,8 @@
 
 One thread has all files and vectors open, so nothing needs a lock: a search takes some milliseconds, and
 calls that ask at the same moment wait for one another. Whatever is wrong with a base, a call that asks it is
-told so and goes on.
+told so and goes on. A Redis that may be asked what is near by meaning is asked in the event loop, between
+two visits to the thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +23,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from loguru import logger
 
+from bot.beside import beside
 from bot.knowledge.base import Base, Encoder, Hit
+from bot.knowledge.shared import SharedVectors
 from bot.knowledge.store import KnowledgeError, NoSuchBase
 from model_runtime.errors import EncoderError
+from pipeline.memory import VectorStore
 
 if TYPE_CHECKING:
     from bot.settings import KnowledgeSettings
@@ -52,44 +56,60 @@ class Answer:
             return AWAY
         if not self.hits:
             return NOTHING
+        return "\n\n".join(self._told())
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where what is said stands."""
+        return tuple(hit.where for hit, _ in zip(self.hits, self._told(), strict=False))
+
+    def _told(self) -> list[str]:
         told = [f"[{hit.where}] {' / '.join(hit.headings)}\n{hit.text}" for hit in self.hits]
         while len(told) > 1 and sum(map(len, told)) > MOST_SAID:
             told.pop()  # whole passages, the last first: half of one misleads
-        return "\n\n".join(told)
+        return told
 
 
 class Knowledge:
     """All bases in a folder. Enter it before use; leaving it frees everything."""
 
-    def __init__(self, settings: KnowledgeSettings, limit: int = LIMIT) -> None:
-        """``limit`` is how many passages a search gives at most. Nothing is opened yet."""
+    def __init__(
+        self, settings: KnowledgeSettings, limit: int = LIMIT, vectors: VectorStore | None = None
+    ) -> None:
+        """``limit`` is how many passages a search gives at most; ``vectors`` a Redis that may be asked, too.
+
+        Nothing is opened yet.
+        """
         self._settings = settings
         self._limit = limit
         self._thread = ThreadPoolExecutor(1, "knowledge")
+        self._shared = SharedVectors(vectors, self._vectors) if vectors else None
+        self._resources = AsyncExitStack()
         self._bases: dict[str, Base] = {}
         self._encoder: Encoder | None = None
         self._encoder_loaded = False
         self._told: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        """Nothing yet."""
+        """Begin to look after what is shared."""
+        self._resources.callback(self._thread.shutdown, wait=False)
+        self._resources.push_async_callback(self._beside, self._close)
+        if self._shared is not None:
+            await self._resources.enter_async_context(beside(self._shared.run(), "vectors"))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End what is open, after what is being searched."""
-        try:
-            await self._beside(self._close)
-        finally:
-            self._thread.shutdown(wait=False)
+        await self._resources.aclose()
 
     async def search(self, base: str, question: str, limit: int | None = None) -> Answer:
         """What ``base`` has about a question. Does not raise for what may be wrong: the answer says so."""
         question = question[:MOST_QUESTION]
         most = self._limit if limit is None else limit
         try:
-            found = await self._beside(lambda: self._search(base, question, most))
+            found = await self._search(base, question, most)
         except KnowledgeError as error:
             if str(error) not in self._told:  # once, not in every call
                 self._told.add(str(error))
@@ -101,12 +121,26 @@ class Knowledge:
         """Load what a first search would wait for. Returns what is wrong with it, "" if nothing."""
         return (await self.search(base, "")).fault
 
+    async def _search(self, name: str, question: str, limit: int) -> list[Hit]:
+        shared = self._shared
+        if shared is None:
+            return await self._with(name, lambda base: base.search(question, limit))
+        asked = await self._with(name, lambda base: base.ask(question))
+        near = await shared.nearest(name, asked)
+        return await self._with(name, lambda base: base.answer(asked, limit, near))
+
+    async def _vectors(self, name: str, document: str) -> list[tuple[bytes, bytes]]:
+        return await self._with(name, lambda base: base.vectors(document))
+
+    async def _with(self, name: str, work: Callable[[Base], _T]) -> _T:
+        return await self._beside(lambda: self._use(name, work))
+
     async def _beside(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # In the thread
 
-    def _search(self, name: str, question: str, limit: int) -> list[Hit]:
+    def _use(self, name: str, work: Callable[[Base], _T]) -> _T:
         if not self._encoder_loaded:
             self._encoder = self._load()
             self._encoder_loaded = True
@@ -116,7 +150,7 @@ class Knowledge:
                 settings = self._settings
                 base = Base(settings.folder, name, self._encoder, settings.least_likeness)
                 self._bases[name] = base
-            return base.search(question, limit)
+            return work(base)
         except NoSuchBase:
             raise
         except KnowledgeError:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.knowledge import words
+from bot.knowledge.edition import Kept, Told
 from bot.knowledge.passages import Passage
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -342,6 +343,20 @@ class Store:
         yield from self._rows(
             "SELECT first, rows, codes FROM vectors WHERE encoder = ? ORDER BY first", (encoder,)
         )
+
+    def told(self, encoder: str) -> list[Told]:
+        """What ``edition_of`` has to know of each document with vectors by ``encoder``."""
+        rows = self._rows(
+            "SELECT document, first, rows, source, digest, length(codes) FROM vectors "
+            "JOIN documents ON documents.id = document WHERE encoder = ?",
+            (encoder,),
+        )
+        return [Told(Kept(*row[:3]), *row[3:]) for row in rows]
+
+    def codes(self, document: int) -> bytes:
+        """The vectors of a document, given its id; empty if there are none."""
+        rows = self._rows("SELECT codes FROM vectors WHERE document = ?", (document,))
+        return bytes(rows[0][0]) if rows else b""
 
     def fetch(self, ids: Sequence[int]) -> dict[int, Found]:
         """Passages by their ids."""

@@ -5,6 +5,7 @@ from pipeline.memory.client import MemoryUnavailable
 from pipeline.memory.memory import CallMemory, Memory
 from pipeline.memory.own_server import OwnRedis, RedisImpossible
 from pipeline.memory.stored import Remembered
+from pipeline.memory.vectors import VectorStore
 from pipeline.memory.visit import visiting
 from pipeline.memory.voices import VoiceStore
 
@@ -16,6 +17,7 @@ __all__ = [
     "OwnRedis",
     "RedisImpossible",
     "Remembered",
+    "VectorStore",
     "VoiceStore",
     "visiting",
 ]

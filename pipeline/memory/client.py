@@ -11,7 +11,7 @@ from redis import AuthenticationError, BusyLoadingError, RedisError, ResponseErr
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ReadOnlyError
 
 from pipeline.memory.address import FORMS, parse
 from pipeline.memory.cancelling import heeding_cancellation
@@ -78,7 +78,7 @@ def in_words(error: MemoryUnavailable) -> str:
         return f"Redis does not allow its user to do that: {cause}."
     if isinstance(cause, BusyLoadingError):
         return "Redis is still reading its data. Please try again in a moment."
-    if isinstance(cause, ResponseError) and "READONLY" in str(cause):
+    if isinstance(cause, ReadOnlyError) or (isinstance(cause, ResponseError) and "READONLY" in str(cause)):
         return "Redis is read-only, as a replica is: its master has to be asked."
     if isinstance(cause, ResponseError):
         return f"Redis answers, but does not do as asked: {reason(cause)}."

@@ -12,6 +12,10 @@
     parley:{TENANT}:voice-set-aside:NAME    what was found in its place once and could not be read
     parley:{TENANT}:voices          hash    by name the hash of each voice's file, empty if it was removed;
                                             and by "#" a number that grows whenever one changes
+    parley:{TENANT}:vectors:EDITION         vector set: an edition of a knowledge base, see below
+    parley:{TENANT}:vectors-making:EDITION  the same while it is being written; whoever looks for it has none
+    parley:{TENANT}:vectors-lease:EDITION   string  the process that writes it; expires soon after it
+    parley:{TENANT}:vectors-set-aside:EDITION   what was found in its place once and is not what was written
 
 The braces are really there: Redis Cluster puts all keys with the same text in braces on one node, which a
 transaction over several of them needs.
@@ -53,6 +57,12 @@ A voice is written once, whole, and then only read, by one command::
     entry           what is told of it: JSON, ``model_runtime.library.entry.Entry``, with the consent
     file            the library's file: prompt tokens, speaker embedding, prompt mel, and all that is stored
                     with them (``model_runtime.library.packed``)
+
+An edition is what a knowledge base holds at one moment, and its name a hash of that and of
+``VECTORS_SCHEMA`` (``bot.knowledge.edition``): bases of equal content are one edition, on whatever machine.
+A vector set has it (Redis 8: VADD, VSIM), in 8 bits; its elements are named ``DOCUMENT:PLACE``, a hash of the
+document and the place of a passage in it. It is renamed to its name when it is whole, is only read then,
+and expires an hour after nobody uses it any more. There is no text in it.
 """
 
 from __future__ import annotations
@@ -63,6 +73,7 @@ SCHEMA = 1  # to be raised when an older or newer Parley would misread what this
 VOICE_SCHEMA = 1  # likewise
 CALLER_SCHEMA = 1  # likewise
 PLACED_SCHEMA = 1  # likewise
+VECTORS_SCHEMA = 1  # likewise: it is a part of every edition's name
 
 ALL_LEASES = "parley:{*}:lease:*"  # of all tenants, as Redis's patterns go
 
@@ -140,6 +151,22 @@ class Keys:
     def voices(self) -> bytes:
         """Which voices there are."""
         return f"{self._prefix}voices".encode()
+
+    def vectors(self, edition: str) -> bytes:
+        """The vector set of an edition, whole."""
+        return self._key("vectors", edition)
+
+    def vectors_making(self, edition: str) -> bytes:
+        """The same while it is being written."""
+        return self._key("vectors-making", edition)
+
+    def vectors_lease(self, edition: str) -> bytes:
+        """Who writes it."""
+        return self._key("vectors-lease", edition)
+
+    def vectors_set_aside(self, edition: str) -> bytes:
+        """Where is put what was found in its place and is not what was written."""
+        return self._key("vectors-set-aside", edition)
 
     def kept(self, call_id: str) -> list[bytes]:
         """Every key that holds something of what was said in a call."""

@@ -19,6 +19,7 @@ from pipeline.memory.keys import Keys
 from pipeline.memory.masters import let_go
 from pipeline.memory.placed import PlacedStore
 from pipeline.memory.stored import NewerSchema, Remembered, Unreadable, unpack
+from pipeline.memory.vectors import VectorStore
 from pipeline.memory.voices import VoiceStore
 from pipeline.memory.writing import RELEASE, Writer
 
@@ -95,6 +96,7 @@ class Memory:
         self.voices = VoiceStore(self._redis, self._keys)
         self.callers = CallerStore(self._redis, self._keys, keep_s)
         self.placed = PlacedStore(self._redis, self._keys)
+        self.vectors = VectorStore(self._redis, self._keys)
         self._keep_s = keep_s
         self._process = uuid.uuid4().hex
         self._writer = Writer(self._redis, self._keys, self._process, keep_s)

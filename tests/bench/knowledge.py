@@ -4,7 +4,8 @@ Speed: a base of 100,000 generated passages, whose words are as frequent as in a
 without the commonest, which no index has), searched for questions of 2 to 8 of these words; by words alone,
 and with the vectors of an encoder of random weights and of the size of all-MiniLM-L6-v2 (6 layers of 384, 12
 heads). One search at a time, in one thread. The goal is of processor time: by the clock, what else the
-machine does is measured, too.
+machine does is measured, too. ``--redis`` names a Redis 8 that is asked what is near, too; writing the
+vectors there takes minutes, and they are kept there for an hour.
 
 Recall: what callers might ask of the shop in docs/bluebird (knowledge_questions.yaml), by words, and by
 meaning too if ``--encoder`` names a real encoder: is the right paragraph the first, among the first three,
@@ -14,6 +15,7 @@ and is nothing found for what is not there?
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
 import shutil
 import sys
@@ -27,18 +29,23 @@ from typing import Any
 
 import numpy as np
 import yaml
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from bot.knowledge.adding import add, files
 from bot.knowledge.base import Base, Encoder
-from bot.knowledge.knowledge import LIMIT, load_encoder
+from bot.knowledge.knowledge import LIMIT, Knowledge, load_encoder
 from bot.knowledge.passages import Passage
 from bot.knowledge.store import Store, names
 from bot.knowledge.vectors import coded
 from bot.settings import KnowledgeSettings
 from model_runtime.sentences import SentenceEncoder
+from pipeline.memory import VectorStore
+from pipeline.memory.client import connect
+from pipeline.memory.keys import Keys
+from pipeline.memory.masters import let_go
 from tests.bench import report
 from tests.bench.report import Goal
 from tests.bot.knowledge.encoders import random_encoder
@@ -93,6 +100,46 @@ def timed(base: Base, questions: Sequence[str]) -> tuple[list[float], list[float
         clock.append(1000 * (time.perf_counter() - at))
         cpu.append(1000 * (time.process_time() - used))
     return clock, cpu
+
+
+async def timed_in_redis(
+    folder: Path, made: Path, url: str, questions: Sequence[str]
+) -> tuple[list[float], list[float], dict[str, float]]:
+    """The same with a Redis, as a Parley does it. What that one's processor does is not in these times, but
+    told apart, as is how long it took until Redis was asked, and how often it was too late."""
+    keys = Keys("bench")
+    redis, clock, cpu = connect(url, keys), [], []
+    settings = KnowledgeSettings(folder=folder, encoder=made)
+    try:
+        async with Knowledge(settings, vectors=VectorStore(redis, keys)) as knowledge:
+            began, asked = time.perf_counter(), await _asked(redis)
+            while await _asked(redis) == asked:
+                await knowledge.search("large", questions[0])
+                await asyncio.sleep(1)
+            written_s, asked, used_s = time.perf_counter() - began, await _asked(redis), await _cpu_s(redis)
+            for question in questions:
+                at, used = time.perf_counter(), time.process_time()
+                await knowledge.search("large", question)
+                clock.append(1000 * (time.perf_counter() - at))
+                cpu.append(1000 * (time.process_time() - used))
+            told = {
+                "written_s": written_s,
+                "redis_cpu_ms": 1000 * (await _cpu_s(redis) - used_s) / len(questions),
+                "searched_here": len(questions) - (await _asked(redis) - asked),
+            }
+    finally:
+        await let_go(redis)
+    return clock, cpu, {name: round(value, 1) for name, value in told.items()}
+
+
+async def _asked(redis: Redis) -> int:
+    """How often Redis was asked what is near."""
+    return int((await redis.info("commandstats")).get("cmdstat_VSIM", {}).get("calls", 0))
+
+
+async def _cpu_s(redis: Redis) -> float:
+    about = await redis.info("cpu")
+    return float(about["used_cpu_user"] + about["used_cpu_sys"])
 
 
 def figures(values: Sequence[float]) -> dict[str, float]:
@@ -151,9 +198,9 @@ def plot(times: dict[str, list[float]], path: Path) -> None:
 
 
 def measured(
-    folder: Path, passages: int, asked: int, console: Console
-) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Speed by words alone, and with vectors."""
+    folder: Path, passages: int, asked: int, redis: str, console: Console
+) -> Iterator[tuple[str, list[float], list[float], dict[str, float]]]:
+    """Speed by words alone, with vectors, and with vectors in Redis, if there is one."""
     language, made = Language(1), folder / "encoder"
     if not names(folder):
         made.mkdir(parents=True)
@@ -165,7 +212,11 @@ def measured(
     for name, used in (("words", None), ("words and vectors", encoder)):
         with closing(Base(folder, "large", used, LEAST_LIKENESS)) as base:
             base.search(questions[0], LIMIT)  # opens, and loads the vectors
-            yield name, *timed(base, questions)
+            yield name, *timed(base, questions), {}
+    if redis:
+        with console.status("writing the vectors to Redis"):
+            found = asyncio.run(timed_in_redis(folder, made, redis, questions))
+        yield "words and vectors in Redis", *found
 
 
 def main() -> int:
@@ -177,16 +228,20 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, help="a folder to keep the large base in, filled by the first run"
     )
+    parser.add_argument("--redis", default="", metavar="URL", help="a Redis 8 to ask what is near, too")
     options = parser.parse_args()
     console, where = Console(stderr=True), report.machine()
     folder = Path(tempfile.mkdtemp(prefix="parley-knowledge-"))
     try:
-        speed, times, goals = {}, {}, []
-        for name, clock, cpu in measured(
-            options.keep or folder / "large", options.passages, options.questions, console
+        speed: dict[str, dict[str, Any]] = {}
+        times, goals = {}, []
+        for name, clock, cpu, told in measured(
+            options.keep or folder / "large", options.passages, options.questions, options.redis, console
         ):
             times[name] = cpu
-            speed[name] = {"clock_ms": figures(clock), "cpu_ms": figures(cpu)}
+            speed[name] = {"clock_ms": figures(clock), "cpu_ms": figures(cpu), **told}
+            if told:
+                console.print(name, told)
             goals.append(Goal.at_most(f"{name}, p95", report.percentile(cpu, 95), P95_MS, "ms of one core"))
         found = {"words": recall(folder / "a", None)}
         if options.encoder is not None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from bot import check
 from bot.settings import RedisSettings
 from pipeline.memory import OwnRedis, RedisImpossible
-from tests.pipeline.memory.redis_server import running_redis
+from tests.pipeline.memory.redis_server import redis_with_vectors, running_redis
 
 
 def look(url: str = "", data_dir: Path = Path("/nowhere")) -> tuple[str, str]:
@@ -23,6 +23,7 @@ async def test_somebodys_redis_is_asked() -> None:
     async with running_redis() as server:
         state, said = await asyncio.to_thread(look, server.url)
         assert (state, "redis.sock answers, version" in said) == ("ok", True)
+        assert said.endswith(", without vector sets")
         await server.do("REPLICAOF", "127.0.0.1", "1")
         state, said = await asyncio.to_thread(look, server.url)
         assert (state, "is a replica" in said) == ("bad", True)
@@ -34,6 +35,14 @@ async def test_somebodys_redis_is_asked() -> None:
         server.kill()
         state, said = await asyncio.to_thread(look, server.url)
         assert (state, "cannot be reached" in said) == ("bad", True)
+
+
+async def test_it_is_said_whether_knowledge_can_be_asked_of_it() -> None:
+    async with running_redis(redis_with_vectors()) as server:
+        assert (await asyncio.to_thread(look, server.url))[1].endswith(", with vector sets")
+        await server.do("ACL", "SETUSER", "default", "-vcard")
+        said = (await asyncio.to_thread(look, server.url))[1]
+        assert "whose vector sets cannot be used: NoPermissionError" in said
 
 
 @pytest.mark.parametrize("url", ["redis://:se#cret@host", "redis://:secret@host/?what=1"])

@@ -6,10 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from tests.pipeline.memory.redis_server import RedisServer, running_redis
+from tests.pipeline.memory.redis_server import RedisServer, redis_with_vectors, running_redis
 
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[RedisServer]:
     async with running_redis() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def redis8() -> AsyncIterator[RedisServer]:
+    async with running_redis(redis_with_vectors()) as running:
         yield running

