@@ -15,11 +15,12 @@ from bot.agents import Agent
 from bot.engine_process import Engine, OwnEngine
 from bot.ingress.sip.ingress import LiveCall
 from bot.ingress.sip.leg import LegError, SipLeg
+from bot.ingress.sip.settings import SipSettings
 from bot.ingress.sip.transport import SipTransport
 from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
 from bot.opinions import Opinions, opinions
-from bot.remembering import callers_voice, open_memory
+from bot.remembering import callers_voice, open_memory, shared_vectors
 from bot.settings import Settings
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
@@ -60,7 +61,7 @@ class Answering:
     ) -> LiveCall:
         """A call from a page, in the conversation of that name."""
         record = CallRecord(remembered, open_memory(self.memory, name, self.agent, self.engine))
-        fader, guard = _ears(self.settings.echo_guard)
+        fader, guard = _ears(self.settings)
         transport = webrtc_transport(connection, transport_params(fader, guard))
         return self.attend(self.call(transport, fader, call_id, record, page=True))
 
@@ -74,7 +75,7 @@ class Answering:
             self.memory, leg.call_id, self.agent, self.engine, ingress=ingress, caller=leg.peer
         )
         record = CallRecord(None, kept)
-        fader, guard = _ears(self.settings.sip.echo_guard and not deaf)
+        fader, guard = _ears(None if deaf else self.settings.sip)
         transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
         warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
         favourite = callers_voice(self.memory, self.agent, leg.peer)
@@ -85,7 +86,7 @@ class Answering:
         self, leg: SipLeg, briefing: str, on_event: OnEvent, on_key: Callable[[str], None]
     ) -> Call:
         """A call with somebody who is asked to take a caller. Nothing of it is kept."""
-        fader, guard = _ears(self.settings.sip.echo_guard)
+        fader, guard = _ears(self.settings.sip)
         transport = SipTransport(leg, transport_params(fader, guard), on_key)
         agent = CallAgent(
             name=self.agent.name,
@@ -138,6 +139,7 @@ class Answering:
                 more_voices=tuple(self.voices.entries),
                 turn_end=self.opinions.turn_end,
                 kinds=self.opinions.kinds,
+                examples=agent.examples,
             ),
             self._call_settings,
             call_id=call_id,
@@ -182,7 +184,7 @@ async def answering(
     """An agent ready to answer, its tools at hand. Raises ``BadTool``."""
     async with (
         voices_for(settings, agent, shared=shared) as voices,
-        Knowledge(settings.knowledge) as knowledge,
+        Knowledge(settings.knowledge, vectors=shared_vectors(settings, memory)) as knowledge,
         open_toolbox(settings.tools, agent, voices, knowledge) as toolbox,
     ):
         told = await opinions(settings, agent)
@@ -212,11 +214,23 @@ def make_engine(settings: Settings) -> Engine:
     )
 
 
-def _ears(guarded: bool) -> tuple[Fader, BaseAudioFilter | None]:
-    """What the call's sound passes through, out and in."""
-    if not guarded:
+def load_ears(settings: Settings) -> None:
+    """Load what the settings' calls hear by: else the first caller would wait for it, and all others too."""
+    if _processed(settings) or (settings.sip.listen and _processed(settings.sip)):
+        from pipeline import echo_guard
+
+        echo_guard.load()
+
+
+def _processed(settings: Settings | SipSettings) -> bool:
+    return settings.echo_guard or settings.noise_suppression
+
+
+def _ears(settings: Settings | SipSettings | None) -> tuple[Fader, BaseAudioFilter | None]:
+    """What the call's sound passes through, out and in; ``None``: what comes in is not listened to."""
+    if settings is None or not _processed(settings):
         return Fader(), None
     from pipeline.echo_guard import EchoGuard  # 40 MB of native code that most have no use for
 
-    guard = EchoGuard()
+    guard = EchoGuard(echo_cancellation=settings.echo_guard, noise_suppression=settings.noise_suppression)
     return Fader(guard.played), guard

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bot.agent_folder import AgentFolder, open_folder
 from bot.agents import load_agent
-from bot.answering import answering, make_engine
+from bot.answering import answering, load_ears, make_engine
 from bot.app import create_app
 from bot.beside import beside
 from bot.calling import caller, placing_for
@@ -69,6 +69,7 @@ async def _serve_with(
         loop.add_signal_handler(number, server.stop)
     host, port = listening.getsockname()[:2]
     url = f"http://{'[' + host + ']' if ':' in host else host}:{port}"
+    load_ears(settings)
     # What has been loaded is there for good. Garbage collection would look through it all now and then, and
     # no call would move for 0.1 s.
     gc.collect()

@@ -187,6 +187,11 @@ class KnowledgeSettings(Group):
         description="Cosine to the question from which a passage is near it by meaning; it depends on the "
         "encoder.",
     )
+    vectors_in_redis: bool = Field(
+        default=True,
+        description="Have the Redis of `PARLEY_REDIS__URL` find what is near by meaning, if it has vector "
+        "sets (Redis 8). Otherwise each Parley does it in its own memory.",
+    )
 
 
 def _ice_servers(value: Any) -> Any:
@@ -241,6 +246,11 @@ class Settings(BaseSettings):
     echo_guard: bool = Field(
         default=False,
         description="Take our own voice out of what callers on the page send back; browsers mostly do so "
+        "themselves.",
+    )
+    noise_suppression: bool = Field(
+        default=False,
+        description="Take steady noise out of what callers on the page send; browsers mostly do so "
         "themselves.",
     )
     ice_servers: Annotated[tuple[IceServer, ...], NoDecode, BeforeValidator(_ice_servers)] = Field(

@@ -7,6 +7,7 @@ for the rest. Pure and clock-free, like the segmenter.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
@@ -27,24 +28,31 @@ class Onset:
 
     def __init__(self) -> None:
         """Nothing heard: the first second of a line is silence, or else teaches what its noise is."""
-        self._floor: deque[float] = deque([SILENCE_DB], maxlen=FLOOR_BLOCKS)
+        self._levels: deque[float] = deque([SILENCE_DB], maxlen=FLOOR_BLOCKS)
+        self._floor = SILENCE_DB  # the least of them
         self._rest: NDArray[np.int16] = np.zeros(0, np.int16)
         self._calm = CALM_BLOCKS
 
     def push(self, pcm: bytes) -> bool:
         """Whether a sound begins within these samples (16 kHz mono s16le, any number of them)."""
-        heard = np.concatenate([self._rest, np.frombuffer(pcm, np.int16)])
+        heard = np.frombuffer(pcm, np.int16)
+        if len(self._rest):
+            heard = np.concatenate([self._rest, heard])
         whole = len(heard) // BLOCK * BLOCK
         self._rest = heard[whole:]
-        power = (heard[:whole].reshape(-1, BLOCK).astype(np.float32) / 32768) ** 2
-        levels = 10 * np.log10(power.mean(1) + 10 ** (SILENCE_DB / 10))
+        blocks = heard[:whole].reshape(-1, BLOCK).astype(np.float32)
         begins = False
-        for level in levels:
-            begins |= self._begins(float(level))
+        for energy in np.einsum("bs,bs->b", blocks, blocks).tolist():
+            begins |= self._begins(10 * math.log10(energy / (BLOCK << 30) + 10 ** (SILENCE_DB / 10)))
         return begins
 
     def _begins(self, level: float) -> bool:
-        loud = level > max(LEAST_DB, min(self._floor) + ABOVE_DB)
-        self._floor.append(level)
+        loud = level > max(LEAST_DB, self._floor + ABOVE_DB)
+        past = self._levels[0]
+        self._levels.append(level)
+        if level <= self._floor:
+            self._floor = level
+        elif past == self._floor:  # looked for only now: it is asked 200 times a second in each call
+            self._floor = min(self._levels)
         calm, self._calm = self._calm, 0 if loud else self._calm + 1
         return loud and calm >= CALM_BLOCKS

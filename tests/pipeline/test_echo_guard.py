@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
 from model_runtime.training.augment import telephone
+from pipeline import echo_guard
 from pipeline.echo_guard import HEARD_BYTES, EchoGuard
 from pipeline.fader import Fader
 from pipeline.segmenter import Segmenter
@@ -135,6 +136,56 @@ async def test_speech_into_silence_is_left_as_it_is() -> None:
         said = np.concatenate([await _cleaned(guard, chunk) for chunk in chunks(interruption(), INPUT_RATE)])
     loudness = np.std(said) / np.std(interruption())
     assert 0.8 < loudness < 1.25
+
+
+async def hears(played: Sequence[tuple[Sound, Sound]]) -> list[Sound]:
+    """What is left of what is heard in each part of a call, while that is played in it."""
+    left = []
+    async with started() as guard:
+        for out, heard in played:
+            cleaned, said = [], iter(chunks(out, OUTPUT_RATE))
+            for chunk in chunks(heard, INPUT_RATE):
+                if (one := next(said, None)) is not None:
+                    guard.played(one)
+                cleaned.append(await _cleaned(guard, chunk))
+            left.append(np.concatenate(cleaned))
+    return left
+
+
+def a_question_between_two_answers() -> list[tuple[Sound, Sound]]:
+    quiet, nothing = np.zeros(INPUT_RATE, np.float32), np.zeros(0, np.float32)
+    first = (answer(), echo_of(answer(), 120, -10, coded=False))
+    return [first, (nothing, quiet), (nothing, interruption()), (nothing, quiet[: INPUT_RATE // 3]), first]
+
+
+async def test_what_is_heard_between_answers_is_not_touched_and_the_next_ones_echo_goes() -> None:
+    parts = a_question_between_two_answers()
+    left = await hears(parts)
+    said = np.concatenate([np.frombuffer(chunk, np.int16) for chunk in chunks(interruption(), INPUT_RATE)])
+    assert np.array_equal(left[2] * 32768, said)
+    assert np.std(left[-1]) < 0.05 * np.std(parts[-1][1])
+
+
+async def test_an_answer_begins_over_what_is_heard_then_and_not_over_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = a_question_between_two_answers()
+    del parts[-2]  # the answer begins on the question's last word
+    rested = await hears(parts)
+    monkeypatch.setattr(echo_guard, "REST", 1 << 30)
+    begin = INPUT_RATE // 10
+    assert np.allclose(rested[-1][:begin], (await hears(parts))[-1][:begin], atol=2 / 32768)
+
+
+async def test_steady_noise_goes_and_speech_in_it_stays() -> None:
+    noise = np.random.default_rng(1).standard_normal(6 * INPUT_RATE).astype(np.float32) * 0.02
+    said = noise.copy()
+    at = 4 * INPUT_RATE
+    said[at : at + len(interruption())] += interruption()[: len(said) - at]
+    async with started(echo_cancellation=False, noise_suppression=True) as guard:
+        left = np.concatenate([await _cleaned(guard, chunk) for chunk in chunks(said, INPUT_RATE)])
+    assert np.std(left[2 * INPUT_RATE : at]) < 0.4 * np.std(noise)  # by then it knows it
+    assert np.std(left[at:]) > 0.7 * np.std(said[at:])
 
 
 async def test_only_whole_frames_come_out_and_none_is_lost() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from baresip.audio import CallAudio
+from baresip.audio import AudioInfo, CallAudio
 from baresip.call import Call, CallState
 from baresip.errors import AudioNotActive, AudioRestarted
 
@@ -52,12 +52,15 @@ class Line:
 
     def tick(self, now: float) -> None:
         """Move what is there."""
-        there = self.call.state is CallState.ESTABLISHED or self.early
-        if not there and self.next is None:
+        if not self._there and self.next is None:
             return
         pcm = b""
         try:
-            pcm = self._move(self.call.audio) if there else b""
+            if self._there:
+                audio = self.call.audio
+                info = audio.info()
+                self._write(audio, info)
+                pcm = self._read(audio, info)
         except (AudioNotActive, AudioRestarted):
             self.outbox.again()
         pcm = self._intake.take(pcm, now)
@@ -65,17 +68,31 @@ class Line:
             self._taken = self.outbox.taken
             self._send(m.Heard(self.call_id, pcm, self._taken))
 
-    def _move(self, audio: CallAudio) -> bytes:
-        info = audio.info()
+    def speak(self, frame: bytes) -> None:
+        """The next 20 ms that the far end is to hear. Not left to the next tick: an answer begins sooner."""
+        self.outbox.put(frame)
+        if self._there:
+            try:
+                self._write(self.call.audio, self.call.audio.info())
+            except (AudioNotActive, AudioRestarted):
+                self.outbox.again()
+
+    @property
+    def _there(self) -> bool:
+        return self.call.state is CallState.ESTABLISHED or self.early
+
+    def _write(self, audio: CallAudio, info: AudioInfo) -> None:
         if not info.tx_ready:  # on hold
             self.outbox.again()
-        else:
-            self.outbox.left(info.tx_buffered)
-            target = (info.tx_sample_rate, info.tx_channels)
-            if self._mouth is None or self._mouth.target != target:
-                self._mouth = Resampler(OUTPUT_RATE, 1, *target)
-            while frame := self.outbox.next():
-                self.outbox.wrote(audio.write(self._mouth(frame)))
+            return
+        self.outbox.left(info.tx_buffered)
+        target = (info.tx_sample_rate, info.tx_channels)
+        if self._mouth is None or self._mouth.target != target:
+            self._mouth = Resampler(OUTPUT_RATE, 1, *target)
+        while frame := self.outbox.next():
+            self.outbox.wrote(audio.write(self._mouth(frame)))
+
+    def _read(self, audio: CallAudio, info: AudioInfo) -> bytes:
         if not info.rx_ready or not info.rx_buffered:
             return b""
         source = (info.rx_sample_rate, info.rx_channels)

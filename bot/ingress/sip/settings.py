@@ -72,6 +72,9 @@ class SipSettings(Group):
         default=True,
         description="Take our own voice out of what a loudspeaker phone sends back.",
     )
+    noise_suppression: bool = Field(
+        default=False, description="Take steady noise (an engine, a fan) out of what phones send."
+    )
     ring_s: float = Field(default=0, ge=0, le=60, description="Seconds for which it rings before we answer.")
     destinations: Words = Field(
         default=(),

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -146,12 +147,15 @@ class Stack:
             due = max(due + TICK_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             for line in list(self._lines.values()):
-                try:
-                    line.tick(due)
-                except Exception:  # its own fault, and the end of no other call
-                    logger.exception("{}: fault in moving audio", line.call_id)
-                    self._do(line.call_id, line.call.hangup())
-                    self._closed(line.call_id, "internal error", _quality(line, line.call))
+                self._move(line, partial(line.tick, due))
+
+    def _move(self, line: Line, move: Callable[[], None]) -> None:
+        try:
+            move()
+        except Exception:  # its own fault, and the end of no other call
+            logger.exception("{}: fault in moving audio", line.call_id)
+            self._do(line.call_id, line.call.hangup())
+            self._closed(line.call_id, "internal error", _quality(line, line.call))
 
     async def beat(self) -> None:
         """Say again and again that all is well; ends by ``BaresipError`` when it is not."""
@@ -192,7 +196,7 @@ class Stack:
         call = line.call
         match order:
             case m.Speak():
-                line.outbox.put(order.pcm)
+                self._move(line, partial(line.speak, order.pcm))
             case m.Answer():
                 self._do(order.call, call.answer(video=True))
             case m.Reject():
