@@ -11,7 +11,7 @@ from loguru import logger
 
 
 @asynccontextmanager
-async def beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+async def beside(work: Coroutine[Any, Any, object], name: str) -> AsyncIterator[None]:
     """Have ``work`` run, as the task ``name``, until the end of the context: cancelled then, and awaited.
 
     A fault that ends it is logged when it happens, and ends nothing else.
@@ -25,6 +25,6 @@ async def beside(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[No
         await asyncio.wait({task})
 
 
-def _report(task: asyncio.Task[None]) -> None:
+def _report(task: asyncio.Task[object]) -> None:
     if not task.cancelled() and (error := task.exception()):
         logger.opt(exception=error).error("the task {!r} broke", task.get_name())

@@ -337,6 +337,8 @@ def _print_exchange(exchange: Exchange) -> None:
         _say(f"caller: {'(speech, not transcribed)' if exchange.caller is None else exchange.caller}")
     if exchange.bot:
         _say(f"   bot: {exchange.bot}", "bold")
+    if exchange.sources:
+        _say(f"        (from {'; '.join(exchange.sources)})", "dim")
     if exchange.interrupted:
         seconds = _heard_s(exchange)
         heard = f"interrupted after {seconds:.1f} s" if seconds else "nothing was heard"

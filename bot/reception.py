@@ -26,7 +26,7 @@ from bot.ingress.sip.leg import SipLeg
 from bot.ingress.webrtc import LiveCall
 from bot.knowledge.knowledge import Knowledge
 from bot.opinions import Opinions, opinions
-from bot.remembering import recalled
+from bot.remembering import recalled, shared_vectors
 from bot.routing import called, choose
 from bot.settings import Settings
 from bot.tools import http
@@ -75,7 +75,9 @@ class Reception:
         """Open all agents."""
         try:
             self._http = await self._shared.enter_async_context(http.client())
-            self._knowledge = await self._shared.enter_async_context(Knowledge(self._settings.knowledge))
+            vectors = shared_vectors(self._settings, self._memory)
+            knowledge = Knowledge(self._settings.knowledge, vectors=vectors)
+            self._knowledge = await self._shared.enter_async_context(knowledge)
             for name, fault in self._folder.faults.items():
                 logger.error("agents: {} does not answer: {}", name, fault)
             await self._take(self._folder)

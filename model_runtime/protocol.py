@@ -158,6 +158,7 @@ class Opened(msgspec.Struct, tag="opened", frozen=True, omit_defaults=True):
     voices: list[str] = []
     transcribes: bool = False
     examples: list[str] = []
+    descriptions: dict[str, str] = {}  # of those of ``voices`` that have one
     version: int = VERSION
 
 

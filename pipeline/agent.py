@@ -41,6 +41,7 @@ class CallAgent:
     more_voices: Sequence[str] = ()  # beyond the engine's own: it can be given them
     agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked
     turn_end: TurnEnd | None = None  # who tells by its sound whether the caller's turn is over
+    examples: Sequence[str] = ()  # things to ask it, for the page; empty: the checkpoint's
     kinds: Kinds | None = None  # who tells what is said over the bot by its sound (``TurnSettings.judge_ms``)
 
 

@@ -21,6 +21,7 @@ class Exchange:
     heard_groups: int = 0
     interrupted: bool = False
     spoken: bool = True  # False: answers a prompt; then ``caller`` is what they pressed on the phone, if that
+    sources: list[str] = field(default_factory=list)  # where what the bot said was looked up, if it was
 
 
 @dataclass

@@ -40,7 +40,7 @@ from pipeline.record import CallRecord
 from pipeline.segmenter import SpeechStart
 from pipeline.tools.desk import ToolDesk
 from pipeline.tools.line import CallLine
-from pipeline.turn_end import TurnEnd, opinion
+from pipeline.turn_end import TurnEnd
 from pipeline.turns import (
     Action,
     Dip,
@@ -232,7 +232,7 @@ class Dialogue:
 
     async def _sounds(self, ended_at: int, turn_end: TurnEnd, said: bytes) -> None:
         """Have it judged by its sound whether the turn is over; who pauses may go on meanwhile."""
-        told = opinion(await turn_end(said))
+        told = await turn_end(said)
         async with self._lock:
             await self._handle(Sounds(ended_at, told))
 
@@ -259,7 +259,7 @@ class Dialogue:
         heard = answer.ledger.heard_groups
         if heard or answer.to_voice:
             self._send(Commit(answer.turn, -1 if answer.whole else heard), answer.client)
-            self.record.add(answer.exchange(interrupted=True))
+            await self._enter(answer, interrupted=True)
             self._run_tools(answer)
         else:
             self._send(protocol.Drop(answer.turn), answer.client)
@@ -317,17 +317,18 @@ class Dialogue:
                 self._owed.prompt = ""
             elif self._agent.greeting and not self.record.greeted:
                 self._owed.prompt = GREETING_INSTRUCTION.format(greeting=self._agent.greeting)
-            opened = client.opened
+            opened, offered = client.opened, self._offered(client.opened.voices)
             self.chosen_voice.spoken, self.chosen_voice.engines = opened.voice, frozenset(opened.voices)
             await self._output.tell(
                 page.CallInfo(
                     checkpoint=opened.checkpoint,
                     label=opened.label,
-                    examples=opened.examples,
+                    examples=list(self._agent.examples) or opened.examples,
                     voice=opened.voice,
                     agent=self._agent.name,
                     transcribes=opened.transcribes,
-                    voices=self._offered(opened.voices),
+                    voices=offered,
+                    descriptions={name: opened.descriptions.get(name, "") for name in offered},
                 )
             )
             if again:
@@ -375,6 +376,7 @@ class Dialogue:
                     await self._tell_transcript(turn, text)
             case ToolCall() if answer:
                 answer.tool_calls.append(event)
+                self.desk.speculate(event)
             case Done() if answer and not answer.done:
                 answer.done = event
                 if answer.may_speak:
@@ -441,10 +443,17 @@ class Dialogue:
         else:
             whole = ledger.complete and not failed
             self._send(Commit(answer.turn, -1 if whole else ledger.heard_groups), answer.client)
-            self.record.add(answer.exchange(interrupted=False))
+            await self._enter(answer, interrupted=False)
             await self._output.tell(page.BotDone(answer.turn))
             self._run_tools(answer)
         await self._handle(Finished(answer.turn))
+
+    async def _enter(self, answer: Answer, interrupted: bool) -> None:
+        """Put what was heard on record."""
+        exchange = answer.exchange(interrupted)
+        self.record.add(exchange)
+        if exchange.sources:
+            await self._output.tell(page.Sources(answer.turn, exchange.sources))
 
     # --- tools ---------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class CallInfo(msgspec.Struct, tag="call", frozen=True):
     agent: str = ""  # the agent's name
     transcribes: bool = False  # whether ``user-text`` is to be expected
     voices: list[str] = []  # those that the caller may choose among; empty: none
+    descriptions: dict[str, str] = {}  # of each of them; empty: nothing is said of it
 
 
 class Voice(msgspec.Struct, tag="voice", frozen=True):
@@ -87,6 +88,13 @@ class Latency(msgspec.Struct, tag="latency", frozen=True):
     ms: int
 
 
+class Sources(msgspec.Struct, tag="sources", frozen=True):
+    """Where what the bot said in ``turn`` was looked up: documents and sites, for people to read."""
+
+    turn: int
+    names: list[str]
+
+
 class ToolUsed(msgspec.Struct, tag="tool", frozen=True):
     """A tool is run for ``turn``: first ``running``, then ``done`` or ``failed``."""
 
@@ -111,7 +119,17 @@ class Notice(msgspec.Struct, tag="notice", frozen=True):
 
 
 PageMessage = (
-    CallInfo | Voice | UserText | BotText | BotDone | Interrupted | Withdrawn | Latency | ToolUsed | Notice
+    CallInfo
+    | Voice
+    | UserText
+    | BotText
+    | BotDone
+    | Interrupted
+    | Withdrawn
+    | Latency
+    | Sources
+    | ToolUsed
+    | Notice
 )
 
 

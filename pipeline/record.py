@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -33,6 +34,7 @@ class CallRecord:
         self.voice = earlier.get(F_VOICE, "")  # empty: nobody chose one
         self._began = earlier.get("began") or _now()
         self._memory = memory
+        self._sources: list[str] = []  # of what was looked up for an answer yet to come
         if memory:
             memory.note(**self.facts)
         if memory and remembered:  # what it forgets in this call's time can be told anew
@@ -46,9 +48,15 @@ class CallRecord:
         return any(not exchange.interrupted for exchange in self.conversation.exchanges)
 
     def add(self, exchange: Exchange) -> None:
-        """A settled turn."""
+        """A settled turn; the first that has words since something was looked up is an answer from that."""
+        if exchange.bot and self._sources:
+            exchange.sources, self._sources = self._sources, []
         self.conversation.add(exchange)
         self._keep()
+
+    def found(self, sources: Iterable[str]) -> None:
+        """A tool has looked something up, there."""
+        self._sources += [source for source in sources if source not in self._sources]
 
     def transcribe(self, turn: int, text: str) -> bool:
         """A transcript that came after its turn was settled. False if there is no such turn."""

@@ -84,10 +84,10 @@ def _agent(name: str | None) -> tuple[Settings, Agent]:
 
 
 async def _ready(toolbox: Toolbox) -> list[str]:
-    """Wait for the MCP servers. What is wrong with those that do not come."""
-    listed = [asyncio.create_task(server.listed.wait()) for server in toolbox.servers]
-    if listed:
-        _, late = await asyncio.wait(listed, timeout=MCP_WAIT_S)
+    """Wait until each MCP server has come or failed to. What is wrong with those that are not there."""
+    tried = [asyncio.create_task(server.tried.wait()) for server in toolbox.servers]
+    if tried:
+        _, late = await asyncio.wait(tried, timeout=MCP_WAIT_S)
         for task in late:
             task.cancel()
     away = [server for server in toolbox.servers if not server.listed.is_set()]

@@ -8,7 +8,8 @@
 
 What the model may give are the ordinary parameters. What Parley gives are the keyword-only ones, known
 by their type: ``Line`` (the call), ``ToolContext`` (agent, settings, HTTP) and a pydantic model of the
-function's own options, which the agent's file fills in. It returns text, or what can be written as JSON.
+function's own options, which the agent's file fills in. It returns text, what can be written as JSON, or
+``Found``: text, and where it was found.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import inspect
 import json
 import typing
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 import httpx
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from bot.knowledge.knowledge import Answer
 from bot.settings import ToolSettings
 from bot.voices.finder import VoiceFinder
-from pipeline.tools.tool import Line, Tool, ToolError
+from pipeline.tools.tool import Found, Line, Tool, ToolError
 
 MAX_CHARS = (
     2000  # about 500 tokens: more is no longer read out, and crowds the conversation out of the context
@@ -90,6 +91,7 @@ class ToolFunction:
     privileged: bool = False
     question: str = ""
     outside: bool = False
+    speculative: bool = False
     timeout_s: float | None = None
     max_chars: int = MAX_CHARS
 
@@ -105,11 +107,12 @@ class ToolFunction:
         own: dict[str, tuple[Any, ...]] = getattr(chosen, "parameters", dict)()
         schema = parameters_schema(self.arguments, _known(self, {**own, **(terms.allow or {})}))
 
-        async def run(arguments: dict[str, Any], line: Line) -> str:
+        async def run(arguments: dict[str, Any], line: Line) -> str | Found:
             gifts: dict[type, Callable[[], Any]]
             gifts = {Line: lambda: line, ToolContext: context, self.options: lambda: chosen}
             given = {name: gifts[kind]() for name, kind in self.given.items()}
-            return _text(await _called(self.body, arguments | given))
+            result = await _called(self.body, arguments | given)
+            return result if isinstance(result, Found) else _text(result)
 
         return make_tool(
             name=self.name,
@@ -121,6 +124,7 @@ class ToolFunction:
             privileged=self.privileged,
             question=self.question,
             outside=self.outside,
+            speculative=self.speculative,
             timeout_s=self.timeout_s,
             max_chars=self.max_chars,
         )
@@ -140,12 +144,13 @@ def make_tool(
     description: str,
     parameters: dict[str, Any],
     check: Callable[[dict[str, Any]], dict[str, Any]],
-    run: Callable[[dict[str, Any], Line], Awaitable[str]],
+    run: Callable[[dict[str, Any], Line], Awaitable[str | Found]],
     terms: Terms,
     privileged: bool,
     question: str = "",
     outside: bool = False,
     foreign: bool = False,
+    speculative: bool = False,
     timeout_s: float | None = None,
     max_chars: int = MAX_CHARS,
 ) -> Tool:
@@ -167,9 +172,11 @@ def make_tool(
     except (KeyError, IndexError, ValueError) as error:
         raise BadTool(f"{name}: question: {error} is no argument of it") from None
 
-    async def limited(arguments: dict[str, Any], line: Line) -> str:
-        content = await run(arguments, line)
-        return content if len(content) <= limit else content[: limit - len(CUT)] + CUT
+    async def limited(arguments: dict[str, Any], line: Line) -> Found:
+        came = await run(arguments, line)
+        found = came if isinstance(came, Found) else Found(came)
+        short = len(found.content) <= limit
+        return found if short else replace(found, content=found.content[: limit - len(CUT)] + CUT)
 
     function = {"name": name, "description": description, "parameters": parameters}
     return Tool(
@@ -182,6 +189,7 @@ def make_tool(
         question=words,
         outside=outside,
         foreign=foreign,
+        speculative=speculative,
     )
 
 
@@ -193,6 +201,7 @@ def tool(
     privileged: bool = False,
     question: str = "",
     outside: bool = False,
+    speculative: bool = False,
     timeout_s: float | None = None,
     max_chars: int = MAX_CHARS,
 ) -> Callable[[Body], ToolFunction]: ...
@@ -204,8 +213,9 @@ def tool(body: Body | None = None, /, **facts: Any) -> ToolFunction | Callable[[
     Args:
         body: the function; a plain one (not ``async``) runs in a thread, so it may wait.
         facts: ``privileged``: it changes something that matters. ``question``: what the caller is asked
-            before it, with ``{argument}`` in it. ``outside``: it returns words of strangers. ``timeout_s``,
-            ``max_chars``: unless the agent's file says otherwise.
+            before it, with ``{argument}`` in it. ``outside``: it returns words of strangers. ``speculative``:
+            nobody notices that it has run, so it may be begun before the turn is over, and be given up.
+            ``timeout_s``, ``max_chars``: unless the agent's file says otherwise.
 
     Raises:
         BadTool: the function has no docstring, or a parameter that a model cannot fill in.
@@ -311,4 +321,4 @@ def _text(result: Any) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-__all__ = ["BadTool", "Field", "Line", "Terms", "ToolContext", "ToolError", "ToolFunction", "tool"]
+__all__ = ["BadTool", "Field", "Found", "Line", "Terms", "ToolContext", "ToolError", "ToolFunction", "tool"]

@@ -40,6 +40,7 @@ class McpConnection:
         self.name = server.name
         self.tools: dict[str, Tool] = {}  # by their own names; once known they stay, and say if it is away
         self.listed = asyncio.Event()  # the tools are known
+        self.tried = asyncio.Event()  # they are, or a first try has failed
         self.fault = ""  # why it is not there
         self._server = server
         self._known: dict[str, McpTool] = {}
@@ -76,6 +77,7 @@ class McpConnection:
                 failures = 1 if self._client else failures + 1
             finally:
                 self._client = None
+                self.tried.set()
             await asyncio.sleep(AGAIN_S[min(failures, len(AGAIN_S)) - 1])
 
     async def _hold(self) -> None:
@@ -89,6 +91,7 @@ class McpConnection:
                     connecting.reschedule(None)
                     self._client, self.fault = client, ""
                     self.listed.set()
+                    self.tried.set()
                     await self._look_after(client)
         raise ConnectionError("the connection broke")
 

@@ -7,6 +7,7 @@ Whatever they find was written by strangers, so it is marked as such and taints 
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bot.tools.function import ToolContext, ToolError, tool
+from bot.tools.function import Found, ToolContext, ToolError, tool
 from bot.tools.http import ask
 
 SERVICE = "The web search"
@@ -91,12 +92,14 @@ async def web_search(
     *,
     options: SearchOptions,
     context: ToolContext,
-) -> dict[str, object]:
+) -> Found:
     """Search the web for what the caller wants to know."""
     search = PROVIDERS[options.provider or context.settings.search_provider]
     hits = (await search(context, query, options.hits))[: options.hits]
     found = [_told(hit) for hit in hits]
-    return {"note": NOTE, "results": found} if found else {"note": "Nothing was found.", "results": []}
+    told = {"note": NOTE if found else "Nothing was found.", "results": found}
+    sites = dict.fromkeys(hit["site"] for hit in found if hit["site"])
+    return Found(json.dumps(told, ensure_ascii=False), tuple(sites))
 
 
 def _told(hit: Hit) -> dict[str, str]:

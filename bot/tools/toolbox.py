@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from bot.beside import beside
 from bot.knowledge.knowledge import Knowledge
 from bot.settings import ToolSettings
 from bot.tools import http
 from bot.tools.function import ToolContext
+from bot.tools.knowledge import search_knowledge
 from bot.tools.registry import find
 from bot.voices.finder import VoiceFinder
 from pipeline.tools.tool import Tool
@@ -62,6 +64,10 @@ async def open_toolbox(
             use.name: find(use, agent.folder).bind(lambda: context, use.options, use.terms)
             for use in agent.tools
         }
+        if knowledge and search_knowledge.name in own:
+            # Else the first caller who asks would wait for an encoder to be loaded.
+            ready = knowledge.prepare(agent.base)
+            await stack.enter_async_context(beside(ready, f"knowledge of {agent.base}"))
         servers = []
         if agent.mcp:
             connection = await asyncio.to_thread(_mcp_connection)  # beside calls, where agents are read anew

@@ -33,7 +33,8 @@ async def search_voice(description: Description, *, line: Line, context: ToolCon
     if found is None:
         raise ToolError("no other voice fits that description.")
     await line.speak_as(found.name)
-    return f"You speak in the voice {found.name} now: {found.description or 'it has no description'}."
+    described = found.description.rstrip(".") or "it has no description"
+    return f"You speak in the voice {found.name} now: {described}."
 
 
 def searches_voices(agent: Agent) -> bool:

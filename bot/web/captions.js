@@ -29,6 +29,7 @@ export class Captions {
     else if (type === 'bot-text') this.#write(turn, 'bot', `${this.#bot}: `, message.text, true);
     else if (type === 'bot-done') this.#finish(turn);
     else if (type === 'interrupted') this.#finish(turn, true);
+    else if (type === 'sources') this.#sources(turn, message.names);
     else if (type === 'latency') this.#latency(turn, message.ms);
   }
 
@@ -37,8 +38,9 @@ export class Captions {
     if (known) return known;
     this.#waiting.remove();
     const item = element('li', 'turn');
-    const parts = { item, caller: element('p', 'caller'), bot: element('p', 'bot'), note: element('p', 'note') };
-    item.append(parts.caller, parts.bot, parts.note);
+    const parts = { item };
+    for (const part of ['caller', 'bot', 'sources', 'note']) parts[part] = element('p', part);
+    item.append(parts.caller, parts.bot, parts.sources, parts.note);
     // A late transcript belongs to its turn, wherever the bot is by now.
     const after = [...this.#turns].filter(([other]) => other > number).map(([, turn]) => turn.item)[0];
     this.#log.insertBefore(item, after ?? null);
@@ -63,6 +65,10 @@ export class Captions {
     if (!turn) return;
     turn.item.removeAttribute('aria-busy');
     turn.bot.classList.toggle('cut', cut);
+  }
+
+  #sources(number, names) {
+    this.#turn(number).sources.textContent = `Looked up in ${names.join('; ')}`;
   }
 
   #latency(number, ms) {

@@ -62,9 +62,12 @@ function showExamples(examples) {
   }));
 }
 
-function showVoices(names, present) {
+function showVoices(names, descriptions, present) {
   $('voice').hidden = names.length < 2;
-  voice.replaceChildren(...names.map((name) => new Option(name, name)));
+  voice.replaceChildren(...names.map((name) => {
+    const said = descriptions[name]?.replace(/\.$/, '');
+    return new Option(said ? `${said} (${name})` : name, name);
+  }));
   voice.value = present;
 }
 
@@ -90,7 +93,7 @@ function dial(captions, resume = null, until = 0) {
     if (detail.type === 'call') {
       showModel(detail.checkpoint, detail.label);
       if (detail.examples?.length) showExamples(detail.examples);
-      showVoices(detail.voices ?? [], detail.voice);
+      showVoices(detail.voices ?? [], detail.descriptions ?? {}, detail.voice);
       complain(null); // a session again, after one that was lost
     } else if (detail.type === 'voice') {
       voice.value = detail.voice;

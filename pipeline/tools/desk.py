@@ -17,6 +17,7 @@ from pipeline.tools.consent import consented
 from pipeline.tools.ledger import Errand
 from pipeline.tools.permission import ASK_FIRST, NOBODY_KNOWS, needs_consent
 from pipeline.tools.runner import Outcome, run_tool
+from pipeline.tools.speculation import Look, Speculation
 from pipeline.tools.tool import Line, Tool
 
 MAX_ROUNDS = 4  # answers in a row, without a word of the caller, that may ask for tools: a model can go round
@@ -54,6 +55,7 @@ class ToolDesk:
         self._tell = tell
         self._news = news
         self._tasks: set[asyncio.Task[None]] = set()
+        self._speculation = Speculation(agent.tools, line)
         self._agreed: set[int] = set()  # turns whose yes has let a call through
         self._words = asyncio.Event()  # set for a moment when the caller's words have come
         self._rounds = 0
@@ -63,6 +65,10 @@ class ToolDesk:
     def tools(self) -> Mapping[str, Tool]:
         """By name."""
         return self._agent.tools
+
+    def speculate(self, call: ToolCall) -> None:
+        """An answer that may never be heard asks for ``call``: begin what does no harm if it is not."""
+        self._speculation.begin(call)
 
     def take(
         self, turn: int, calls: Sequence[ToolCall], *, to_voice: bool, again: bool, transcribes: bool
@@ -77,6 +83,8 @@ class ToolDesk:
             transcribes: the caller's words of this turn will be written down.
         """
         self._rounds = 0 if to_voice else self._rounds + 1
+        looks = [self._speculation.taken(call) for call in calls]
+        self._speculation.give_up()
         if not calls:
             return
         errands = self._record.tools.enter(calls, again)
@@ -84,7 +92,7 @@ class ToolDesk:
             if errand.state == "asked":
                 self._record.tools.finish(errand, TOO_MANY.format(name=errand.call.name))
         self._record.keep_tools()
-        work = self._run(turn, errands, to_voice, transcribes)
+        work = self._run(turn, list(zip(errands, looks, strict=True)), to_voice, transcribes)
         task = asyncio.create_task(work, name=f"tools of turn {turn}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -96,25 +104,28 @@ class ToolDesk:
 
     async def close(self) -> None:
         """The call is over: tools under way may finish for ``tool_end_s``, then they are broken off."""
-        tasks = set(self._tasks)
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=self._settings.tool_end_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks := set(self._tasks):
+            _, late = await asyncio.wait(tasks, timeout=self._settings.tool_end_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._speculation.close()
 
-    async def _run(self, turn: int, errands: Sequence[Errand], to_voice: bool, transcribes: bool) -> None:
-        for errand in errands:
+    async def _run(
+        self, turn: int, errands: Sequence[tuple[Errand, Look | None]], to_voice: bool, transcribes: bool
+    ) -> None:
+        for errand, look in errands:
             try:
                 if errand.state == "asked":
-                    await self._run_one(turn, errand, to_voice, transcribes)
-                last = errand is errands[-1]
+                    await self._run_one(turn, errand, look, to_voice, transcribes)
+                last = errand is errands[-1][0]
                 await self._news(last and self._rounds <= MAX_ROUNDS + 1)
             except Exception:  # else the other tools of the turn would never run
                 logger.exception(f"tool {errand.call.name}: its result could not be passed on")
 
-    async def _run_one(self, turn: int, errand: Errand, to_voice: bool, transcribes: bool) -> None:
+    async def _run_one(
+        self, turn: int, errand: Errand, look: Look | None, to_voice: bool, transcribes: bool
+    ) -> None:
         ledger, call = self._record.tools, errand.call
 
         async def objection(tool: Tool, arguments: dict[str, Any]) -> str:
@@ -139,9 +150,10 @@ class ToolDesk:
         outcome = Outcome("", ok=False)
         try:
             outcome = await run_tool(
-                self.tools, call, self._settings.tool_timeout_s, self._line, objection, begin
+                self.tools, call, self._settings.tool_timeout_s, self._line, objection, begin, look
             )
             ledger.finish(errand, outcome.content, outcome.outside)
+            self._record.found(outcome.sources)
         finally:
             self._record.keep_tools()
         await self._tell(page.ToolUsed(turn, call.name, "done" if outcome.ok else "failed"))

@@ -10,7 +10,7 @@ from typing import Any
 from loguru import logger
 
 from model_runtime.protocol import ToolCall
-from pipeline.tools.tool import Line, Tool, ToolError
+from pipeline.tools.tool import Found, Line, Tool, ToolError
 
 Objection = Callable[[Tool, dict[str, Any]], Awaitable[str]]
 """Why a tool may not be run with these arguments, now; empty if it may. Waits for the caller's words."""
@@ -23,6 +23,7 @@ class Outcome:
     content: str
     ok: bool
     outside: bool = False  # it holds words of strangers
+    sources: tuple[str, ...] = ()  # where it was found
 
 
 async def run_tool(
@@ -32,11 +33,12 @@ async def run_tool(
     line: Line,
     objection: Objection,
     begin: Callable[[], None],
+    looked: Awaitable[str | Found] | None = None,
 ) -> Outcome:
     """Run ``call`` once. Whatever goes wrong becomes an outcome: a tool never breaks the call.
 
-    ``begin`` is called before the tool does anything. The model learns that a tool failed, not how: an
-    exception's text may hold what a caller must not be told.
+    ``begin`` is called before the tool does anything. ``looked``: what comes of it, if begun before. The
+    model learns that a tool failed, not how: an exception's text may hold what a caller must not be told.
     """
     if call.error:
         return Outcome(f"Error: the call was malformed: {call.error}", ok=False)
@@ -50,7 +52,9 @@ async def run_tool(
             return Outcome(why_not, ok=False)
         begin()
         async with asyncio.timeout(within):
-            return Outcome(await tool.run(arguments, line), ok=True, outside=tool.outside)
+            came = await (looked or tool.run(arguments, line))
+        found = came if isinstance(came, Found) else Found(came)
+        return Outcome(found.content, ok=True, outside=tool.outside, sources=found.sources)
     except ToolError as error:
         return Outcome(f"Error: {error}", ok=False, outside=tool.outside)
     except TimeoutError:

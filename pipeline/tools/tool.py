@@ -40,12 +40,20 @@ class Line(Protocol):
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a tool returns that has looked something up."""
+
+    content: str  # what the model will read
+    sources: tuple[str, ...] = ()  # where it stands, for people: documents, sites
+
+
+@dataclass(frozen=True)
 class Tool:
     """Something the agent can do.
 
     Args:
         schema: OpenAI-style, ``{"type": "function", "function": {"name": ..., "parameters": ...}}``.
-        run: gets checked arguments and returns what the model will read.
+        run: gets checked arguments and returns what the model will read, and from where it is.
         check: the model's arguments as ``run`` wants them. Raises ``ToolError``.
         timeout_s: for ``run``; ``None`` leaves it to the call's settings.
         privileged: it changes something that matters: see ``pipeline.tools.permission``.
@@ -53,10 +61,12 @@ class Tool:
         question: what the caller is asked before it, word for word, with checked arguments.
         outside: what it returns holds words of strangers (web pages, documents, other services).
         foreign: what the schema says is theirs, too, and so in the history from the start.
+        speculative: it only looks something up, and nobody notices: it may be begun before the turn is surely
+            over, and be given up.
     """
 
     schema: dict[str, Any]
-    run: Callable[[dict[str, Any], Line], Awaitable[str]]
+    run: Callable[[dict[str, Any], Line], Awaitable[str | Found]]
     check: Callable[[dict[str, Any]], dict[str, Any]] = dict
     timeout_s: float | None = None
     privileged: bool = False
@@ -64,3 +74,4 @@ class Tool:
     question: Callable[[dict[str, Any]], str] = lambda arguments: "Shall I do that?"
     outside: bool = False
     foreign: bool = False
+    speculative: bool = False

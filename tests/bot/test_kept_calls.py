@@ -25,7 +25,7 @@ SAID = Conversation(
     [
         Exchange(0, None, "Hello there.", 3, spoken=False),
         Exchange(1, "When are you open?", "From Monday", 2, interrupted=True),
-        Exchange(2, None, "Yes."),
+        Exchange(2, None, "Yes.", sources=["hours.md, line 4"]),
         Exchange(3, "\x1b[2Jclear [bold]", "", interrupted=True),
     ]
 )
@@ -68,6 +68,7 @@ async def test_calls_are_listed_shown_and_forgotten_without_a_parley_that_runs(t
     for words in (
         f"{ADA} by sip",
         "caller: When are you open?\n   bot: From Monday\n        (interrupted after 0.3 s;",
+        "bot: Yes.\n        (from hours.md, line 4)",
         "caller: (speech, not transcribed)\n   bot: Yes.\n",
         "clear [bold]\n        (nothing was heard;",
     ):

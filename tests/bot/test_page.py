@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from bot.agent_keys import digest
+from bot.agents import load_agent
+from bot.settings import PACKAGE
 from bot.waveform import write_wav
-from tests.bot.speaking_engine import EXAMPLES, LABEL
+from tests.bot.speaking_engine import LABEL
 from tests.bot.test_talk import voice
+from tests.bot.tools.test_knowledge_tool import fill
 from tests.e2e.browser import CHROMIUM
 from tests.e2e.server import Server, parley_server
 
@@ -31,15 +35,21 @@ KEY = "a-key-of-many-letters"
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    path = tmp_path_factory.mktemp("engine") / "engine.sock"
-    command = [sys.executable, "-m", "tests.bot.speaking_engine", "--socket", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def speaking(folder: Path, *options: str) -> Iterator[str]:
+    """An engine that answers in a tone; gives its URL."""
+    command = [sys.executable, "-m", "tests.bot.speaking_engine", "--socket", str(folder / "engine.sock")]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.terminate()
     process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with speaking(tmp_path_factory.mktemp("engine")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +104,7 @@ def call(page: Page) -> None:
 def test_before_a_call_it_says_who_answers_and_what_to_ask(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Bluebird Outdoor")
     expect(page.get_by_text(LABEL)).to_be_visible()
-    for example in EXAMPLES:
+    for example in load_agent(PACKAGE / "agents", "bluebird").examples:
         expect(page.get_by_text(example)).to_be_visible()
     expect(page.get_by_role("button", name="Call", exact=True)).to_be_enabled()
     expect(page.get_by_role("alert")).to_be_empty()
@@ -119,6 +129,8 @@ def test_an_agents_own_page_calls_that_agent(page: Page, several: Server) -> Non
     with page.expect_response("**/a/sales/api/offer") as answered:
         call(page)
     assert answered.value.ok
+    expect(page.get_by_text("Listening")).to_be_visible(timeout=15_000)
+    expect(page.get_by_text("What is new?")).to_be_visible()  # and in the call still
     page.get_by_role("button", name="Hang up").click()
 
 
@@ -155,6 +167,27 @@ def test_a_call_shows_what_both_sides_say_and_how_long_the_answer_took(page: Pag
     expect(page.get_by_role("status")).to_have_text("The call has ended.")
     expect(page.get_by_role("button", name="Call", exact=True)).to_be_focused()
     expect(log).to_contain_text("Delivery takes two to three days.")  # still there to be read
+
+
+def test_where_an_answer_was_looked_up_stands_beneath_it(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text("name: Shop\ntools: [search_knowledge]\n")
+    fill(tmp_path / "knowledge", "shop", "delivery.md", "Delivery takes two to three days.")
+    settings = {"PARLEY_AGENTS_DIR": str(tmp_path), "PARLEY_AGENT": "shop"}
+    asks = ("--calls", "search_knowledge", '{"query": "how long does delivery take"}')
+    with (
+        speaking(tmp_path, *asks) as url,
+        parley_server(
+            tmp_path / "serve.log",
+            0,
+            PARLEY_ENGINE__URL=url,
+            PARLEY_KNOWLEDGE__FOLDER=str(tmp_path / "knowledge"),
+            **settings,
+        ) as server,
+    ):
+        page.goto(server.url)
+        call(page)
+        expect(page.get_by_text("Looked up in delivery.md, line 3")).to_be_visible(timeout=20_000)
+        page.get_by_role("button", name="Hang up").click()
 
 
 def test_the_whole_call_can_be_made_with_the_keyboard(page: Page) -> None:

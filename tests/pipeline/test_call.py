@@ -62,6 +62,12 @@ async def test_page_is_told_whom_the_caller_talks_to() -> None:
         await eventually(lambda: any(on_the_wire(m) for m in call.line.messages), "the RTVI message")
 
 
+async def test_an_agents_own_examples_go_before_the_checkpoints() -> None:
+    async with scene(agent=CallAgent("Mute", examples=["What is new?"])) as call:
+        await call.ready()
+        assert call.seen(page.CallInfo)[0].examples == ["What is new?"]
+
+
 async def test_answers_when_the_turn_is_over_and_text_follows_its_audio() -> None:
     texts = ("Your ", "order ", "is on ", "its way.")
 

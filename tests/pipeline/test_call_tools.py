@@ -26,7 +26,7 @@ from pipeline.conversation import Conversation
 from pipeline.memory import Remembered
 from pipeline.record import CallRecord
 from pipeline.tools.ledger import ToolLedger
-from pipeline.tools.tool import Line, Tool
+from pipeline.tools.tool import Found, Line, Tool
 from tests.pipeline.scene import echo, scene
 from tests.pipeline.scripted_engine import eventually, spoken
 
@@ -68,6 +68,24 @@ async def test_tool_runs_once_after_its_turn_and_its_result_is_answered() -> Non
             ("weather", "running"),
             ("weather", "done"),
         ]
+
+
+async def test_where_an_answer_was_looked_up_is_told_with_it_and_kept() -> None:
+    async def look(_: dict[str, Any], __: Line) -> Found:
+        return Found("sunny", ("almanac.md, line 3", "weather.example"))
+
+    agent = CallAgent("A", tools={"weather": Tool({"function": {"name": "weather"}}, look)})
+    async with scene(tool_script, agent) as call:
+        await call.ready()
+        call.line.let_play(5000)
+        await call.caller(voice=600, silence=500)
+        await call.engine.wait_for(ToolResult)
+        await call.caller(silence=40)
+        await eventually(lambda: bool(call.seen(page.Sources)), "the sources")
+        names = ["almanac.md, line 3", "weather.example"]
+        assert call.seen(page.Sources) == [page.Sources(1, names)]
+        kept = call.call._record.conversation.exchanges
+        assert [(one.bot, one.sources) for one in kept] == [("One moment.", []), ("It is sunny.", names)]
 
 
 async def test_tool_of_a_dropped_answer_never_runs() -> None:

@@ -16,7 +16,7 @@ from tests.pipeline.scene import MUTE, Scene, scene
 from tests.pipeline.scripted_engine import OPENED, eventually
 
 CHOOSES = replace(MUTE, voice="rms", voice_choice=True)
-VOICES: Opened = with_fields(OPENED, voice="rms", voices=["rms", "slt"])
+VOICES: Opened = with_fields(OPENED, voice="rms", voices=["rms", "slt"], descriptions={"slt": "A woman."})
 
 
 async def wish(call: Scene, data: object) -> None:
@@ -28,6 +28,7 @@ async def test_the_caller_is_offered_voices_and_gets_the_one_they_choose() -> No
     async with scene(agent=CHOOSES, answer_open=VOICES) as call:
         await call.ready()
         assert call.seen(page.CallInfo)[0].voices == ["rms", "slt"]
+        assert call.seen(page.CallInfo)[0].descriptions == {"rms": "", "slt": "A woman."}
         await wish(call, {"voice": "slt"})
         assert await call.engine.wait_for(SetVoice) == SetVoice("slt")
         assert call.seen(page.Voice) == [page.Voice("slt")]

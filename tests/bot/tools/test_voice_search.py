@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,14 @@ from tests.bot.tools.test_shipped import Caller
 
 
 def voice(name: str, pitch_hz: float, description: str = "", fault: str = "") -> Entry:
+    turn = pitch_hz / 1000  # the nearer two are in pitch, the more alike they are
     return Entry(
-        name=name, origin="library", description=description, pitch_hz=pitch_hz, speaker=[1.0], fault=fault
+        name=name,
+        origin="library",
+        description=description,
+        pitch_hz=pitch_hz,
+        speaker=[math.cos(turn), math.sin(turn)],
+        fault=fault,
     )
 
 
@@ -57,6 +64,10 @@ async def test_the_call_goes_on_in_the_voice_that_was_described(found: VoiceFind
         ("slt", "a woman", None),  # she speaks already, and nobody else is one
         ("rms", "a man", "bear"),
         ("rms", "zzz qqq", None),
+        ("bear", "another voice", "slt"),  # the one least like it
+        ("slt", "a different voice than this", "bear"),
+        ("nobody", "change your voice", "bear"),
+        ("bear", "another man", "rms"),
     ],
 )
 async def test_what_is_found(found: VoiceFinder, present: str, wish: str, expected: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from pipeline.tools.tool import Line, Tool
 QUESTION = "Shall I put you through to sales?"
 
 
-def asked(said: str | None, heard: str = QUESTION, **about: bool) -> bool:
+def asked(said: str | None, heard: str = QUESTION, **about: Any) -> bool:
     exchanges = [Exchange(3, "hello", heard), Exchange(4, said, "One moment.", **about)]
     return consented(exchanges, 4, QUESTION, ENGLISH)
 
