@@ -17,7 +17,7 @@ REST = 1.0  # times as long as an answer took: so it never takes more than half 
 
 
 class SmartTurn:
-    """The loaded model, for all calls of a process; a ``pipeline.turn_end.TurnEnd``."""
+    """The loaded model, for all calls of a process; see ``turn_end_judges``."""
 
     def __init__(self) -> None:
         """Load it."""

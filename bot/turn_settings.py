@@ -14,13 +14,17 @@ _SPEECH = segmenter.SegmenterSettings()
 class TurnSettings(Group):
     """When the caller is taken to have begun, paused and finished."""
 
-    end_ms: int = Field(
-        default=_TURNS.end_ms, ge=0, description="Silence in ms after which the caller's turn is over."
+    # Longer than the pipeline's, which asks nobody: whole turns are mostly known for such, and end sooner.
+    end_ms: int = Field(default=480, ge=0, description="Silence in ms after which the caller's turn is over.")
+    judge_ends: bool = Field(
+        default=True,
+        description="Whether who pauses has finished is judged by their sound, too (English agents only), "
+        "and not by silence alone.",
     )
     smart_turn: bool = Field(
         default=True,
-        description="Whether who pauses has finished is judged by their sound, too (Smart Turn v3, 23 "
-        "languages), as far as there is time: it takes up to half a core. Else by silence alone.",
+        description="Whether Smart Turn v3 judges that, too (23 languages), unless `judge_ends` is sure that "
+        "it is over, as far as there is time: it takes up to half a core.",
     )
     finished_ms: int = Field(
         default=_TURNS.finished_ms,
@@ -28,7 +32,7 @@ class TurnSettings(Group):
         description="Silence in ms after which a turn is over that sounds finished.",
     )
     unfinished_ms: int = Field(
-        default=_TURNS.unfinished_ms,
+        default=900,
         ge=0,
         description="Silence in ms after which a turn is over that does not sound finished, or is but a word "
         "or two that stopped the bot.",

@@ -7,7 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+
+from model_runtime.onnx_session import quiet_session
 
 KINDS = ("back-channel", "words", "noise")
 SAMPLES = 19_200  # 16 kHz: 1.2 s, longer than any speech that leaves it open whether it means to cut in
@@ -19,10 +20,7 @@ class Interjections:
 
     def __init__(self, path: Path = MODEL) -> None:
         """Load it."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # it computes beside live calls
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = quiet_session(path)
 
     def kinds(self, pcm: bytes) -> dict[str, float]:
         """How likely the sound is each of ``KINDS``; ``pcm``: 16 kHz mono s16le, of which the last 1.2 s are

@@ -94,7 +94,7 @@ def test_scenes_are_the_same_from_the_same_seed() -> None:
 def test_nothing_is_tuned_on_what_the_figures_are_of() -> None:
     tuning, figures = SPEECH["tuning"], SPEECH["figures"]
     for name in (
-        "voices", "questions", "halves", "back_channels", "commands", "few_words", "interruptions",
+        "voices", "questions", "turns", "halves", "back_channels", "commands", "few_words", "interruptions",
         "background",
     ):  # fmt: skip
         assert not set(getattr(tuning, name)) & set(getattr(figures, name)), name

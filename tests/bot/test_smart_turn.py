@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 
 from bot import smart_turn
-from bot.agents import Agent
-from bot.opinions import opinions
-from bot.settings import Settings
 from bot.smart_turn import SmartTurn
-from bot.turn_settings import TurnSettings
-from pipeline.turn_end import FINISHED, UNFINISHED
+from pipeline.turn_end import SMART_TURN
 from tests.e2e.speakers import VOICES, say
 
-HEARING = Settings.model_construct(turns=TurnSettings())
-SILENT = Settings.model_construct(turns=TurnSettings(smart_turn=False, judge_ms=0))
 RATE = 16_000
 PAUSE = np.zeros(RATE // 5, np.float32)
 
@@ -44,8 +38,8 @@ async def test_whole_questions_sound_finished_and_words_that_lead_on_do_not(mode
         [await model(heard(text, voice, share)) or 0.0 for voice in VOICES for text in texts]
         for texts, share in ((whole, 1.0), (half, 0.97))
     ]
-    assert mean(told[0]) >= FINISHED, told
-    assert min(told[0]) > UNFINISHED, told  # nobody who has finished is kept waiting
+    assert mean(told[0]) >= SMART_TURN.finished, told
+    assert min(told[0]) > SMART_TURN.unfinished, told  # nobody who has finished is kept waiting
     assert mean(told[1]) < 0.6, told
 
 
@@ -59,15 +53,3 @@ async def test_who_asks_while_it_is_busy_or_rests_is_told_nothing(monkeypatch: p
     assert await model(sound) is None
     monkeypatch.setattr("time.monotonic", lambda: moment)
     assert await model(sound) is not None
-
-
-async def test_it_is_there_unless_it_was_switched_off() -> None:
-    agent = Agent(name="A")
-    on = await opinions(HEARING, agent)
-    off = await opinions(SILENT, agent)
-    assert on.turn_end is not None
-    assert on.kinds is not None
-    assert (off.turn_end, off.kinds) == (None, None)
-    german = await opinions(HEARING, Agent(name="A", language="de"))
-    assert german.turn_end is on.turn_end  # one for all calls
-    assert german.kinds is None

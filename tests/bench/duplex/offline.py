@@ -87,7 +87,7 @@ def _spoken(talk: Speech, voice: str) -> Iterator[tuple[str, str, Callable[[], P
     """Kind, text and sound of all that a voice can say."""
 
     def say(text: str, who: str = voice, db: float = 0.0) -> Callable[[], Pcm]:
-        return lambda: quieter(_kept(talk.say, text, who), db)
+        return lambda: quieter(kept(talk.say, text, who), db)
 
     def halting(first: Callable[[], Pcm], ms: int, second: Callable[[], Pcm]) -> Callable[[], Pcm]:
         return lambda: np.concatenate([first(), silence(ms), second()])
@@ -113,14 +113,14 @@ def _spoken(talk: Speech, voice: str) -> Iterator[tuple[str, str, Callable[[], P
 def _case(
     kind: str, text: str, sound: Callable[[], Pcm], talk: Speech, voice: str, line: str, draw: random.Random
 ) -> Case:
-    question = partial(_kept, talk.say, talk.questions[0], voice)
+    question = partial(kept, talk.say, talk.questions[0], voice)
     seed = draw.randrange(2**32)
     if line == "phone":
-        question, sound = (partial(_by_phone, one, seed) for one in (question, sound))
+        question, sound = (partial(by_phone, one, seed) for one in (question, sound))
     return Case(Scene(kind, text, question, sound, draw.uniform(0.5, 1.0), seed=seed), voice, line)
 
 
-def _by_phone(sound: Callable[[], Pcm], seed: int) -> Pcm:
+def by_phone(sound: Callable[[], Pcm], seed: int) -> Pcm:
     """Over G.711, 6 dB softer, with a microphone of its own."""
     draw = np.random.default_rng(seed)
     wave = augment.shaped(soxr.resample(sound(), RATE, augment.RATE), draw, 5.0)
@@ -129,7 +129,7 @@ def _by_phone(sound: Callable[[], Pcm], seed: int) -> Pcm:
     return back
 
 
-def _kept(say: Callable[[str, str], Pcm], text: str, voice: str) -> Pcm:
+def kept(say: Callable[[str, str], Pcm], text: str, voice: str) -> Pcm:
     """Said once, and kept for the next time: the engines take longer than the calls."""
     name = hashlib.sha256(f"{say.__module__} {say.__name__} {voice} {text}".encode()).hexdigest()[:24]
     path = FOLDER / "duplex" / "sounds" / f"{name}.npy"

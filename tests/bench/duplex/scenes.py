@@ -112,7 +112,8 @@ def _scene(
         case "pause" | "long pause":
             lengths = PAUSES_MS if kind == "pause" else LONG_PAUSES_MS
             ms = lengths[number % len(lengths)]
-            first, second = (partial(talk.say, half, voice) for half in talk.halves)
+            halves = talk.halves[number // len(lengths) % len(talk.halves)]
+            first, second = (partial(talk.say, half, voice) for half in halves)
             return Scene(kind, f"{ms} ms {voice}", lambda: np.concatenate([first(), silence(ms), second()]))
         case "echo":
             echo = Echo(draw.uniform(*ECHO_MS), draw.uniform(*ECHO_DB))

@@ -28,7 +28,8 @@ class Speech:
     voices: tuple[str, ...]
     say: Callable[[str, str], Pcm]
     questions: tuple[str, ...]
-    halves: tuple[str, str]  # of one question, with a pause between them
+    turns: tuple[str, ...]  # whole ones, beside the questions
+    halves: tuple[tuple[str, str], ...]  # of one turn, with a pause between them
     back_channels: tuple[str, ...]
     commands: tuple[str, ...]
     few_words: tuple[str, ...]
@@ -59,7 +60,26 @@ SPEECH = {
         voices=("ked_diphone", "cmu_us_slt_arctic_hts", "kal_diphone"),
         say=_festival,
         questions=("How long does delivery take?", "Do you have tents?", "When are you open?"),
-        halves=("I would like to know", "how long the delivery takes"),
+        turns=(
+            "What does a lamp cost?",
+            "Has the rain stopped?",
+            "My stove is leaking.",
+            "Who designed this jacket?",
+            "No, the other way round.",
+            "Please send me a catalogue.",
+            "That sounds good to me.",
+            "Seventeen euros.",
+        ),
+        halves=(
+            ("I would like to know", "how long the delivery takes"),
+            ("Is the shop open at", "the weekend"),
+            ("Please send me a", "catalogue to Berlin"),
+            ("My stove is", "leaking since yesterday"),
+            ("How heavy is your", "largest rucksack"),
+            ("That sounds good but", "it is too expensive"),
+            ("Who designed the", "blue jacket"),
+            ("Do you sell tents for", "six people"),
+        ),
         back_channels=("[m m hh m m]", "uh huh", "yeah", "okay", "right", "I see", "oh yeah", "sure"),
         commands=("stop", "wait", "no", "hello"),
         few_words=("hold on", "excuse me", "the price", "in Berlin", "that's wrong", "how much", "my order"),
@@ -76,7 +96,26 @@ SPEECH = {
         voices=("en-gb", "en-us", "en-gb-scotland"),
         say=_espeak,
         questions=("Can I send it back?", "What does shipping cost?"),
-        halves=("Could you tell me", "what a sleeping bag costs"),
+        turns=(
+            "Which way is north?",
+            "Can somebody carry it for me?",
+            "I lost my ticket.",
+            "Is breakfast included?",
+            "Three of them, please.",
+            "It does not fit.",
+            "Where did you put it?",
+            "Let us do that tomorrow.",
+        ),
+        halves=(
+            ("Could you tell me", "what a sleeping bag costs"),
+            ("Can somebody carry", "it for me"),
+            ("I lost my", "ticket in the train"),
+            ("Is breakfast", "included"),
+            ("It does not fit because", "my feet are too big"),
+            ("Where did you put the", "other one"),
+            ("Three of them and", "a small one"),
+            ("I will come to", "the shop tomorrow"),
+        ),
         back_channels=("aha", "yes", "fine", "good", "all right", "got it"),
         commands=("pause", "halt", "pardon", "what"),
         few_words=("one second", "be quiet", "the colour", "not this", "I meant", "say it again"),

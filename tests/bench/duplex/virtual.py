@@ -190,14 +190,14 @@ async def play(
     over: tuple[int, int] | None = None
     try:
         await _pass(call, LEAD_S)
-        asked = call.say(_within(_heard(scene.question()), draw))
+        asked = call.say(_within(at_16_khz(scene.question()), draw))
         while call.now < asked[1] or not call.speaking:
             await call.frame()
             if call.now > MOST_S * INPUT_RATE:
                 return Seen(scene.kind, scene.name, failed="there was no answer"), []
         if scene.over is not None:
             await _pass(call, scene.after_s)
-            over = call.say(_within(_heard(scene.over()), draw))
+            over = call.say(_within(at_16_khz(scene.over()), draw))
             while call.now < over[1]:
                 await call.frame()
             await _pass(call, AFTER_S)
@@ -226,7 +226,7 @@ async def _pass(call: VirtualCall, seconds: float) -> None:
         await call.frame()
 
 
-def _heard(sound: Pcm) -> NDArray[np.float32]:
+def at_16_khz(sound: Pcm) -> NDArray[np.float32]:
     """48 kHz -> 16 kHz."""
     heard: NDArray[np.float32] = soxr.resample(sound, RATE, INPUT_RATE).astype(np.float32)
     return heard

@@ -10,7 +10,8 @@ import torch
 
 from model_runtime.interjections import SAMPLES, Interjections
 from model_runtime.training import interjection_sounds as sounds
-from model_runtime.training.interjections import Net, hearing, read, write
+from model_runtime.training.interjections import Net, hearing, read
+from model_runtime.training.sound_net import write
 
 
 @pytest.mark.parametrize("kind", [sounds.BACK_CHANNEL, sounds.WORDS, sounds.NOISE])
@@ -28,7 +29,7 @@ def test_a_hearing_is_of_one_length_and_no_voice_is_lost_in_it(kind: int, breaks
 def test_a_net_that_was_written_is_read_as_it_was(tmp_path: Path) -> None:
     torch.manual_seed(1)
     net = Net().eval()
-    write(net, tmp_path / "net.onnx")
+    write(net, tmp_path / "net.onnx", SAMPLES)
     wave = np.random.default_rng(1).integers(-3000, 3000, SAMPLES, dtype=np.int16)
     again = read(tmp_path / "net.onnx").eval()
     with torch.no_grad():
