@@ -275,7 +275,7 @@ def _record(caller: Caller, spans: list[tuple[int, int]], setup_s: float) -> Pla
         caller=said,
         bot=bot,
         turns=[_turn(said, bot, messages, span, bounds[i + 1]) for i, span in enumerate(spans)],
-        greeting=_words(messages, "bot-text", 0.0, bounds[0] / RATE),
+        greeting=words_of(messages, "bot-text", 0.0, bounds[0] / RATE),
         messages=messages,
         info=next((m.data for m in messages if m.data.get("type") == "call"), {}),
         packet_s=np.array([caller.listener.arrivals[stamp] - began for stamp in stamps]),
@@ -298,12 +298,16 @@ def _turn(said: Pcm, bot: Pcm, messages: list[Message], span: tuple[int, int], u
         cut_in=first_loud(bot, asked - RATE // 10, asked) is not None,
         voice_to_voice_ms=delay_ms(said, bot, RATE, span[0], span[1], until),
         reported_ms=int(reported[0]) if reported else None,
-        answer=_words(messages, "bot-text", asked / RATE, until / RATE),
-        question=_words(messages, "user-text", span[0] / RATE, until / RATE),
+        answer=words_of(messages, "bot-text", asked / RATE, until / RATE),
+        question=words_of(messages, "user-text", span[0] / RATE, until / RATE),
     )
 
 
-def _words(messages: list[Message], kind: str, start_s: float, end_s: float) -> str:
-    return "".join(
-        m.data["text"] for m in messages if m.data.get("type") == kind and start_s <= m.at_s < end_s
-    ).strip()
+def words_of(messages: list[Message], kind: str, start_s: float, end_s: float) -> str:
+    """The texts of that kind that came between two moments, each turn's for itself."""
+    turns: dict[int, str] = {}  # an answer whose tool has a result goes on in a turn of its own
+    for message in messages:
+        if message.data.get("type") == kind and start_s <= message.at_s < end_s:
+            turn = message.data["turn"]
+            turns[turn] = turns.get(turn, "") + message.data["text"]
+    return " ".join(map(str.strip, turns.values()))

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from model_runtime.errors import EncoderError
+from model_runtime.onnx_session import quiet_session
 
 MOST_TOKENS = 256  # of a text: what is longer is cut. Most such encoders were trained on less.
 BATCH = 16
@@ -50,13 +50,8 @@ class SentenceEncoder:
             self._tokenizer.enable_padding(pad_id=_padding(self._tokenizer))
         except Exception as error:  # tokenizers raises Exception itself
             raise EncoderError(f"{tokenizer}: cannot be read as a tokenizer ({_line(error)}).") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # it computes beside live calls
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(model), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = quiet_session(model)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise EncoderError(f"{model}: cannot be read as an ONNX model ({_line(error)}).") from None
         self._inputs = [one.name for one in self._session.get_inputs()]

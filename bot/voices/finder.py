@@ -13,7 +13,7 @@ from loguru import logger
 
 from bot.beside import beside
 from bot.voices.library import LibraryError, known
-from bot.voices.ranking import ATTRIBUTES, Ranking
+from bot.voices.ranking import ATTRIBUTES, Ranking, understand
 from bot.voices.shared import SharedVoices, stamps_of
 from model_runtime.library.entry import Entry
 
@@ -47,15 +47,23 @@ class VoiceFinder:
     async def find(self, text: str, present: str = "") -> Found | None:
         """The voice that fits ``text`` best and is not the ``present`` one; ``None`` if none fits at all.
 
-        "Deeper", "like this but slower" and the like are meant against the present voice. Waits only for the
-        library to have been read once.
+        "Deeper", "like this but slower" and the like are meant against the present voice; "another voice" is
+        the one least like it. Waits only for the library to have been read once.
         """
         await self._ready.wait()
+        query = understand(text)
+        if query.anything and (query.other or not is_relative(text)):
+            return self._another(present)
         like = present if present in self._entries and is_relative(text) else ""
         for hit in self._ranking.search(text, like, limit=2):
             if hit.name != present and hit.score > 0:
                 return Found(hit.name, self._entries[hit.name].description)
         return None
+
+    def _another(self, present: str) -> Found | None:
+        ranked = self._ranking.search("", present if present in self._entries else "", len(self._entries))
+        others = [hit.name for hit in ranked if hit.name != present]
+        return Found(others[-1], self._entries[others[-1]].description) if others else None
 
 
 def is_relative(text: str) -> bool:

@@ -72,13 +72,14 @@ GENDERS = {
     **dict.fromkeys(("female", "woman", "women", "feminine", "girl", "she", "lady"), 1.0),
 }
 _GENDER_WORDS = {-1.0: "man", 1.0: "woman"}
+_OTHER = {"another", "other", "different", "else", "change", "new"}  # than the voice that is heard
 _NOT = {"not", "no", "less", "without", "never"}
 _FILLERS = set(
     re.findall(
         r"\w+",
         """a an and are as at be bit but by can for from i in is it like little more much of on or please
         rather so some someone something sound sounding speaker speaking than that the this to too very voice
-        want which who with""",
+        want which who with you your""",
     )
 )
 _WORD = re.compile(r"[a-z0-9']+|[^\W\d_]")  # Latin words; of scripts without spaces each character
@@ -97,17 +98,29 @@ def _word(word: str) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """A search understood: words to find, ways in which each measure should differ, and the gender meant."""
+    """A search understood: words to find, ways in which each measure should differ, and the gender meant.
+
+    ``other``: what is wanted is said to be another voice.
+    """
 
     words: tuple[str, ...] = ()
     ways: tuple[tuple[int, float], ...] = ()
     gender: float = 0.0
+    other: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Nothing is said of how it should sound."""
+        return not (self.words or self.ways or self.gender)
 
 
 def understand(text: str) -> Query:
     """Take a text apart. "not", "less" and the like turn the next word that describes a sound around."""
-    said, ways, gender, turned = [], {}, 0.0, False
+    said, ways, gender, turned, other = [], {}, 0.0, False, False
     for word in words(text):
+        if word in _OTHER:
+            other = True
+            continue
         if word in _NOT:
             turned = True
             continue
@@ -122,7 +135,7 @@ def understand(text: str) -> Query:
         if not turned:  # what is not wanted is not to be found either
             said.append(word)
         turned = False
-    return Query(tuple(dict.fromkeys(said)), tuple(ways.items()), gender)
+    return Query(tuple(dict.fromkeys(said)), tuple(ways.items()), gender, other)
 
 
 class Ranking:

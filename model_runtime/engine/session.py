@@ -86,6 +86,7 @@ class Session:
                 voices=kit.voices.names,
                 transcribes=kit.card.transcribes,
                 examples=list(kit.card.examples),
+                descriptions=kit.voices.descriptions,
             )
         )
         if not self._missing:

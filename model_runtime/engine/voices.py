@@ -36,6 +36,15 @@ class Voices:
         self._shelf.look()
         return sorted({*self._own, *self._shelf.names})
 
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What is said of each of ``names``, as of the last look; nothing is said of some."""
+        said = {
+            name: about[0].description for name in self._shelf.names if (about := self._shelf.about(name))
+        }
+        said |= {name: voice.description for name, voice in self._own.items()}
+        return {name: text for name, text in said.items() if text}
+
     def find(self, name: str, timbre: bytes = b"") -> Voice:
         """That voice, even if it has only just been added, or else the one in ``timbre``, a library's file.
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from model_runtime.errors import CheckpointError, VoiceError
 from model_runtime.library.packed import metadata
 from model_runtime.listening.features import log_mel
+from model_runtime.onnx_session import quiet_session
 from model_runtime.speaking.mel import FBANK_RATE, MEL_BINS, MEL_RATE, fbank, mel24k
 
 SHORTEST, LONGEST = 1.0, 30.0  # seconds; the speech tokenizer hears at most 30 s at once
@@ -185,11 +186,8 @@ def fit(mel: Tensor, frames: int) -> Tensor:
 def _session(path: Path, inputs: int) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise CheckpointError.of(path, "is missing, and without it no voice can be prepared")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # a voice is prepared beside live calls
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = quiet_session(path)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise CheckpointError.of(
             path, f"cannot be read as an ONNX model ({str(error).splitlines()[0]})"

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 
 from model_runtime.chat import AudioSlot, Piece, Template, TextIds
 from model_runtime.tokens import SpecialTokens
-from model_runtime.training.texts import REFUSE, REPEAT, intents, shop
+from model_runtime.training.results import answered
+from model_runtime.training.texts import REFUSE, REPEAT, Request, labels, shop
 
 # What the product itself says to the model, see pipeline/dialogue.py.
 GREET = "The call has just begun. Greet the caller with these words: {greeting}"
@@ -26,7 +27,9 @@ SILENT = "The caller has been silent for a while. Say these words: {words}"
 KEYS = "The caller pressed these keys on the phone: {keys}"
 STILL_THERE = "wait"  # the intent whose answer a silent caller hears
 GOODBYE, HANG_UP = "bye", "hang_up"  # the intent after whose answer the call is ended, if there is that tool
-OFFERED = 0.4  # share of calls with tools
+OFFERED, WANTED = 0.25, 0.75  # share of calls with tools, whose schemas are long; of those that ask for one
+HAD = {HANG_UP: 0.4, "search_voice": 0.65, "transfer": 0.55, "date_time": 0.1}  # ... and of those, with each
+CALLED = 20.0  # weight of a tool's call: which it is hangs on one token of thirty
 TOOLS = Path(__file__).with_name("data") / "tools.json"
 BLUEBIRD = (
     "You are the voice assistant of Bluebird Outdoor, a shop for tents, boots and backpacks. You are on the "
@@ -91,7 +94,7 @@ class Writer:
         self.template = Template(self.tokens, self.encode)
         self.codes: dict[str, list[int]] = json.loads(answers.read_text())
         self._openings: dict[str, int] = {}
-        self._labels = [*intents(), REFUSE]
+        self._labels = labels()
         self.schemas: dict[str, dict[str, Any]] = json.loads(TOOLS.read_text())
 
     def encode(self, text: str) -> list[int]:
@@ -120,12 +123,13 @@ class Writer:
             self._openings[answer] = self.encode(answer)[0]
         return self._openings[answer]
 
-    def called(self, tool: str) -> list[int]:
-        """A call of a tool that takes nothing, as it stands behind ``<tts_end>``."""
+    def called(self, tool: str, arguments: dict[str, Any]) -> list[int]:
+        """A call of a tool, as it stands behind ``<tts_end>``."""
         tokens = self.tokens
         assert tokens.tool_call is not None
         assert tokens.tool_call_end is not None
-        return [tokens.tool_call, *self.encode(f"function\n{tool}\n{{}}"), tokens.tool_call_end]
+        text = f"function\n{tool}\n{json.dumps(arguments)}"
+        return [tokens.tool_call, *self.encode(text), tokens.tool_call_end]
 
     def _answer(
         self,
@@ -134,11 +138,11 @@ class Writer:
         cut: int | None,
         ends: bool,
         weight: float = 1.0,
-        tool: str = "",
+        call: Sequence[int] = (),
     ) -> int:
         """An assistant turn that is a target, whole or its first ``cut`` groups.
 
-        ``ends``: closed, for more turns follow. ``weight`` of its targets. ``tool`` is called after it,
+        ``ends``: closed, for more turns follow. ``weight`` of its targets. ``call`` of a tool comes after it,
         when it is whole. Returns where it begins.
         """
         tokens = self.tokens
@@ -153,9 +157,9 @@ class Writer:
             for at in range(len(ids))
         ]
         if whole or ends:
-            closing = [tokens.tts_end, *(self.called(tool) if whole and tool else []), tokens.eot]
+            closing = [tokens.tts_end, *(call if whole else ()), tokens.eot]
             talk.ids += closing
-            talk.weights += [1.0 if whole else 0.0] * len(closing)
+            talk.weights += [0.0 if not whole else CALLED if call else 1.0] * len(closing)
         return begun
 
     def conversation(
@@ -169,7 +173,7 @@ class Writer:
         talk = Conversation()
         if draw.random() < 0.92:
             self._add(talk, self.template.system(draw.choice(INSTRUCTIONS)))
-        tools = self._offered(draw)
+        tools = self._offered(any(one.intent in shop().requests for one in heard), draw)
         if tools:
             self._add(talk, self.template.tool_json_schemas([self.schemas[name] for name in tools]))
         hangs_up = HANG_UP in tools and not decides
@@ -183,32 +187,53 @@ class Writer:
         for place, one in enumerate(heard):
             if draw.random() < 0.06:
                 previous = self._prompted(talk, draw, decides)
-            self._add(talk, self.template.human([AudioSlot(one.rows)]), one)
-            answer = shop().answer(one.intent, previous)
             last = place == len(heard) - 1
-            cut = None
-            if decides:
-                cut = DECIDED_GROUPS
-            elif draw.random() < 0.5:
-                cut = min(25, int(draw.expovariate(0.3)) + (3 if last or one.intent == REPEAT else 0))
-            weight = REFUSED if one.intent == REFUSE else 1.0
-            tool = HANG_UP if hangs_up and last and one.intent == GOODBYE else ""
-            cut = None if tool else cut
-            begun = self._answer(talk, answer, cut, ends=not last, weight=weight, tool=tool)
+            self._add(talk, self.template.human([AudioSlot(one.rows)]), one)
+            request = shop().requests.get(one.intent)
+            call: list[int] = []
+            if hangs_up and last and one.intent == GOODBYE:
+                call = self.called(HANG_UP, {})
+            elif request and request.tool in tools:
+                call = self.called(request.tool, request.arguments)
+            answer = shop().answer(one.intent, previous, tools)
+            begun = self._answer(
+                talk, answer, None if call else self._cut(one.intent, last, decides, draw),
+                ends=bool(call) or not last, weight=REFUSED if answer == shop().refuse else 1.0, call=call,
+            )  # fmt: skip
             talk.weights[begun + 1] = 0.0
             talk.asked.append((begun, one.intent))
-            talk.openings.append([self._opening(shop().answer(name, previous)) for name in self._labels])
+            talk.openings.append(
+                [self._opening(shop().answer(name, previous, tools)) for name in self._labels]
+            )
             previous = answer
+            if call and request:
+                previous = self._done(talk, request, draw, decides) or previous
         return talk
 
-    def _offered(self, draw: random.Random) -> list[str]:
-        """The tools a call has: what an agent may have beside hang_up nano has to see, and leave alone."""
-        if draw.random() > OFFERED:
+    def _cut(self, intent: str, last: bool, decides: bool, draw: random.Random) -> int | None:
+        """After how many groups an answer ends, if it is not whole."""
+        if decides:
+            return DECIDED_GROUPS
+        if draw.random() < 0.5:
+            return min(25, int(draw.expovariate(0.3)) + (3 if last or intent == REPEAT else 0))
+        return None
+
+    def _done(self, talk: Conversation, request: Request, draw: random.Random, decides: bool) -> str:
+        """What a tool answers, and what is said of that; empty: nothing."""
+        tool = request.tool
+        result, worked = answered(tool, draw)
+        answer = request.after if worked else shop().refuse
+        self._add(talk, self.template.function_output(tool, result))
+        if answer:
+            self._answer(talk, answer, DECIDED_GROUPS if decides else None, ends=True)
+        return answer
+
+    def _offered(self, wanted: bool, draw: random.Random) -> list[str]:
+        """The tools a call has: one that nano has no use for it has to see, and leave alone."""
+        if draw.random() > (WANTED if wanted else OFFERED):
             return []
-        others = [name for name in self.schemas if name != HANG_UP]
-        tools = draw.sample(others, draw.choice([0, 0, 0, 1, 1, 2]))
-        if not tools or draw.random() < 0.7:
-            tools.insert(draw.randint(0, len(tools)), HANG_UP)
+        tools = [name for name in self.schemas if draw.random() < HAD[name]]
+        draw.shuffle(tools)
         return tools
 
     def _prompted(self, talk: Conversation, draw: random.Random, decides: bool) -> str:
@@ -223,10 +248,14 @@ class Writer:
         self._answer(talk, answer, DECIDED_GROUPS if decides else None, ends=True)
         return answer
 
-    def prompt(self, heard: HeardTurn, instructions: str = BLUEBIRD, greeted: bool = True) -> Conversation:
+    def prompt(
+        self, heard: HeardTurn, instructions: str = BLUEBIRD, greeted: bool = True, tools: Sequence[str] = ()
+    ) -> Conversation:
         """What the engine builds before the first answer: nothing in it is a target."""
         talk = Conversation()
         self._add(talk, self.template.system(instructions))
+        if tools:
+            self._add(talk, self.template.tool_json_schemas([self.schemas[name] for name in tools]))
         if greeted:
             self._add(talk, self.template.human(text=GREET.format(greeting=shop().greeting)))
             self._answer(talk, shop().greeting, None, ends=True)

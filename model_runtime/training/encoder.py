@@ -74,10 +74,16 @@ def examine(model: Hearer, said: list[Said], noisy: bool, seed: int = 5) -> dict
 
 
 def from_nano(model: Hearer) -> None:
-    """The hearing half of the shipped checkpoint, and the heads it was taught by, as far as they are kept."""
+    """The hearing half of the shipped checkpoint, and the heads it was taught by, as far as they are kept.
+
+    A head that tells more labels than those did begins with theirs: new ones come last.
+    """
     shipped = {**load_file(NANO / "model.safetensors"), **load_file(HELD)}
     own = model.state_dict()
-    model.load_state_dict({name: shipped.get(name, own[name]).float() for name in own})
+    for name, weight in own.items():
+        if name in shipped:
+            kept = shipped[name].float()
+            weight[: len(kept)] = kept
 
 
 def main() -> None:

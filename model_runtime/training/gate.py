@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model_runtime.interleave import Code, Group, SpeechEnd
+from model_runtime.interleave import Code, Group, MalformedToolCall, SpeechEnd, ToolCall
 from model_runtime.model import SpeechModel
 from model_runtime.protocol import OUTPUT_RATE
 from model_runtime.training.conversations import BLUEBIRD, GREET
@@ -54,11 +54,12 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
 
 @dataclass
 class Reply:
-    """What nano answered: its own text, its sound at 24 kHz, whether it ended by itself."""
+    """What nano answered: its own text, its sound at 24 kHz, whether it ended by itself, its tool calls."""
 
     text: str
     pcm: NDArray[np.float32]
     ended: bool
+    calls: Sequence[ToolCall | MalformedToolCall] = ()
 
 
 class Caller:
@@ -69,12 +70,17 @@ class Caller:
         self.model = SpeechModel.load(checkpoint)
         self.voice = self.model.voices[voice or self.model.card.default_voice]
 
-    def ask(self, wave: NDArray[np.float32], seed: int, greeted: bool) -> Reply:
-        """The answer to 16 kHz audio, after the greeting or as the first thing in a call."""
+    def ask(
+        self, wave: NDArray[np.float32], seed: int, greeted: bool, tools: Sequence[dict[str, Any]] = ()
+    ) -> Reply:
+        """The answer to 16 kHz audio, after the greeting or as the first thing in a call.
+
+        ``tools``: schemas of those the call has.
+        """
         model, template = self.model, self.model.template
         rows = model.hear_pieces(wave)
-        pieces = model.conversation(BLUEBIRD)
-        cache = model.new_cache(1024)
+        pieces = model.conversation(BLUEBIRD, tools)
+        cache = model.new_cache(2048)
         if greeted:
             ids, embeddings = model.prompt(
                 [*pieces, *template.human(text=GREET.format(greeting=shop().greeting)), *template.opening()]
@@ -83,25 +89,26 @@ class Caller:
             cache_at = len(ids) - len(template.lay_out(template.opening())[0])
             cache.truncate(cache_at)
         ids, embeddings = model.prompt([*pieces, *model.human(rows), *template.opening()], rows)
-        written, text, codes, ended = self._write(cache, ids, embeddings, seed + 1)
+        _, reply, codes = self._write(cache, ids, embeddings, seed + 1)
         stream = model.token2wav.stream(self.voice)
         sound = [stream.push(codes[at : at + 4], last=False) for at in range(0, len(codes), 4)]
         sound.append(stream.push([], last=True))
-        del written
-        return Reply(text, np.concatenate(sound).astype(np.float32), ended)
+        return replace(reply, pcm=np.concatenate(sound).astype(np.float32))
 
     def _write(
         self, cache: Any, ids: list[int], embeddings: torch.Tensor, seed: int
-    ) -> tuple[list[int], str, list[int], bool]:
-        """What follows the prompt.
-
-        Ids less the final ``<|EOT|>``, text, audio codes, and whether it ended.
-        """
+    ) -> tuple[list[int], Reply, list[int]]:
+        """What follows the prompt: ids less the final ``<|EOT|>``, the reply without sound, audio codes."""
         model = self.model
         parser, sampler = model.parser(), model.sampler(seed=seed)
         scores = model.prefill(cache, ids, embeddings)
         written: list[int] = []
         text, codes = "", []
+        calls: list[ToolCall | MalformedToolCall] = []
+
+        def reply(ended: bool) -> Reply:
+            return Reply(text, np.zeros(0, np.float32), ended, calls)
+
         while len(written) < 5 * LONGEST:
             drawn = sampler.draw(scores, 0, parser.slot) if model.card.slot_masking else sampler.draw(scores)
             for event in parser.push([drawn]):
@@ -109,11 +116,13 @@ class Caller:
                     codes.append(event.code)
                 elif isinstance(event, Group | SpeechEnd):
                     text += getattr(event, "text", "")
+                elif isinstance(event, ToolCall | MalformedToolCall):
+                    calls.append(event)
             if parser.over:
-                return written, text, codes, True
+                return written, reply(ended=True), codes
             written.append(drawn)
             scores = model.step(cache, drawn)
-        return written, text, codes, False
+        return written, reply(ended=False), codes
 
 
 def test_set(per_intent: int, refused: int, seed: int) -> list[tuple[str, Question]]:

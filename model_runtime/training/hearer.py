@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from model_runtime.listening.adaptor import Adaptor
 from model_runtime.listening.encoder import AudioEncoder
 from model_runtime.training.hearings import PHONES, UNKNOWN, Hearing
-from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, intents
+from model_runtime.training.texts import REFUSAL_WEIGHT, REFUSE, labels
 
 STATE, HEADS, LAYERS, CONTEXT, INNER, HIDDEN = 192, 4, 6, 1500, 512, 256
-LABELS = [*intents(), REFUSE]
+LABELS = labels()
 SIZE = 0.5  # root mean square of an embedding of the fresh backbone, and about that of the rows
 LOOKS = 4  # places the intent head may look at
 

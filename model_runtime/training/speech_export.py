@@ -10,7 +10,7 @@ from torch import Tensor
 from model_runtime.speaking.flow import FlowConfig
 from model_runtime.speaking.loading import flow_yaml
 from model_runtime.speaking.token2wav import Token2Wav
-from model_runtime.training.speech_corpus import OUTPUT, Speaker, open_sentences, speak
+from model_runtime.training.speech_corpus import SPEAKERS, Speaker, open_sentences, speak
 from model_runtime.training.speech_features import Wave, trimmed
 
 PROMPT_CODES = 100  # 4 s: enough to know a voice by, cheap to keep beside every stream
@@ -23,7 +23,11 @@ DESCRIPTIONS = {
     "rms": "A man, American English, even and low.",
     "awb": "A man, Scottish English, lively.",
     "kal16": "A man, American English, flat and robot-like.",
+    "rms-deep": "A man, American English, deep and slow.",
+    "slt-low": "A woman, American English, low and gentle.",
 }
+"""Of all that ship: the output voices, and some made of them by moving pitch and formants, which were around
+them in the corpus."""
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,9 +64,11 @@ def prompt(speaker: Speaker, seed: int = 7) -> Wave:
 
 
 def write_voices(token2wav: Token2Wav, folder: Path) -> None:
-    """voices/NAME.safetensors for every output voice, as the product prepares any voice."""
+    """voices/NAME.safetensors for every voice that ships, as the product prepares any voice."""
     folder.mkdir(parents=True, exist_ok=True)
-    for speaker in OUTPUT:
+    for speaker in SPEAKERS:
+        if speaker.name not in DESCRIPTIONS:
+            continue
         licence = LICENCE.format(name=speaker.voice)
         voice = token2wav.prepare_voice(
             prompt(speaker),

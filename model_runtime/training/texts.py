@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -37,23 +38,37 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is asked of a tool: its call, what is said ``before``, and ``after`` its result (or nothing)."""
+
+    tool: str
+    arguments: dict[str, Any]
+    before: str
+    after: str = ""
+
+
+@dataclass(frozen=True)
 class Shop:
-    """What nano says: ``answers`` by intent (``repeat`` has none of its own)."""
+    """What nano says: ``answers`` by intent (``repeat`` has none of its own), and what it does by tools."""
 
     greeting: str
     refuse: str
     answers: dict[str, str]
+    requests: dict[str, Request]
 
     @property
     def spoken(self) -> list[str]:
-        """Every sentence nano can say: greeting, refusal, then the answers in the file's order."""
+        """What a question can be answered with: greeting, refusal, then the answers in the file's order."""
         return [self.greeting, self.refuse, *self.answers.values()]
 
-    def answer(self, intent: str, previous: str = "") -> str:
+    def answer(self, intent: str, previous: str = "", tools: Collection[str] = ()) -> str:
         """The answer to an intent, ``previous`` being what nano said last.
 
-        Nothing yet means that it greets again.
+        Nothing yet means that it greets again. What a tool does that is not among ``tools`` is refused.
         """
+        if intent in self.requests:
+            request = self.requests[intent]
+            return request.before if request.tool in tools else self.refuse
         if intent == REFUSE:
             return self.refuse
         if intent == REPEAT:
@@ -66,7 +81,13 @@ def shop() -> Shop:
     """The shop's greeting, refusal and fixed answers."""
     read = yaml.safe_load(SHOP.read_text())
     answers = {name: text for name, text in read["intents"].items() if name != REPEAT}
-    return Shop(read["greeting"], read["refuse"], answers)
+    requests = {
+        name: Request(
+            **what, **{when: read["tools"][what["tool"]].get(when, "") for when in ("before", "after")}
+        )
+        for name, what in yaml.safe_load((DATA / "requests.yaml").read_text()).items()
+    }
+    return Shop(read["greeting"], read["refuse"], answers, requests)
 
 
 def expand(pattern: str) -> list[str]:
@@ -90,6 +111,12 @@ def intents() -> list[str]:
     return list(yaml.safe_load(SHOP.read_text())["intents"])
 
 
+@lru_cache(maxsize=1)
+def labels() -> list[str]:
+    """All that the ears tell apart: the intents, what is to be refused, and what a tool does."""
+    return [*intents(), REFUSE, *shop().requests]
+
+
 @lru_cache(maxsize=3)
 def wordings(kind: str = "known") -> dict[str, list[list[str]]]:
     """By intent, the patterns and what each expands to.
@@ -97,7 +124,7 @@ def wordings(kind: str = "known") -> dict[str, list[list[str]]]:
     ``kind`` is ``known`` (trained on), ``new`` (never) or ``later`` (not yet).
     """
     read = yaml.safe_load((DATA / "wordings.yaml").read_text())
-    return {name: [expand(pattern) for pattern in read[name][kind]] for name in intents()}
+    return {name: [expand(pattern) for pattern in read[name].get(kind, ())] for name in read}
 
 
 @lru_cache(maxsize=1)
@@ -198,7 +225,7 @@ def negative(draw: random.Random, kind: str = "known") -> Question:
 def questions(count: int, seed: int, kind: str = "known", refused: float = 0.15) -> Sequence[Question]:
     """``count`` questions: every intent as often, ``refused`` of them of other worlds."""
     draw = random.Random(seed)
-    names = intents()
+    names = [name for name in labels() if name != REFUSE]
     asked: list[Question] = []
     while len(asked) < count:
         if draw.random() < refused:

@@ -14,6 +14,8 @@ import json
 import random
 import secrets
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from model_runtime.interleave import ToolCall
 from model_runtime.protocol import INPUT_RATE, OUTPUT_RATE
+from model_runtime.training.conversations import GOODBYE
+from model_runtime.training.conversations import TOOLS as SCHEMAS
 from model_runtime.training.gate import KINDS, Caller, examine, summary, test_set, wilson
 from model_runtime.training.hearings import over_the_test_line
 from model_runtime.training.judge import nearest, recognise
-from model_runtime.training.texts import shop
+from model_runtime.training.synthesise import FESTIVAL, Voice, speak
+from model_runtime.training.texts import Question, intents, question, shop
 from model_runtime.training.tokenizer import ANSWERS
 from tests.bench import report
 from tests.bench.engine import NANO
@@ -41,9 +47,12 @@ WANTED = {  # share that should be right, by line
     "new": (0.85, 0.75),
     "refused": (0.9, 0.9),
 }
+PER_REQUEST = 6  # of each thing that a tool does
 PER_VOICE = 3  # answers in each voice
 LEAST_CODES = 50  # of an answer whose voice is told, 2 s: "Sure." is too short to tell
-UNTAUGHT = ("4-digit strings exact", "3-digit strings of people exact", "right tool and arguments")
+UNTAUGHT = ("4-digit strings exact", "3-digit strings of people exact")
+TOOLS = (0.9, 0.85)  # wanted of requests: the right tool and arguments, by line
+UNASKED = 0.98  # ... and of other questions: no tool
 
 
 def refused_people(folder: Path, decibels: float, seed: int) -> list[dict[str, Any]]:
@@ -59,6 +68,39 @@ def refused_people(folder: Path, decibels: float, seed: int) -> list[dict[str, A
         right = bool(heard) and nearest(heard, answers) == shop().refuse
         records.append({"words": path.stem, "voice": "people", "judge": heard, "spoken_right": right})
     return records
+
+
+def tool_calls(asked: Sequence[Question], decibels: float, seed: int) -> list[dict[str, Any]]:
+    """Questions in calls that have all of nano's tools: which it called, and whether that was right."""
+    caller, records = Caller(NANO), []
+    tools = list(json.loads(SCHEMAS.read_text()).values())
+    for number, one in enumerate(asked):
+        draw = random.Random(f"{seed}/tools/{number}")
+        voice = Voice("festival", draw.choice(FESTIVAL), pace=draw.uniform(0.9, 1.15))
+        with tempfile.TemporaryDirectory() as scratch:
+            pcm, _ = speak(one.words, voice, Path(scratch))
+        said = np.asarray(pcm / np.float32(32768), dtype=np.float32)
+        line = over_the_test_line(said, np.random.default_rng([seed, number, 1]), decibels)
+        reply = caller.ask(line, seed * 100_000 + number, greeted=number % 2 == 0, tools=tools)
+        called = [
+            (c.name, c.arguments) if isinstance(c, ToolCall) else ("malformed", {}) for c in reply.calls
+        ]
+        request = shop().requests.get(one.intent)
+        wanted = [(request.tool, request.arguments)] if request else []
+        about = {"words": one.words, "intent": one.intent, "voice": voice.name, "called": called}
+        records.append({**about, "right": called == wanted})
+    return records
+
+
+def tool_questions(seed: int) -> dict[str, list[Question]]:
+    """What a tool does, and as many other questions that no tool is for, known wordings of both."""
+    draw = random.Random(f"{seed}/tools")
+    requests = [question(intent, draw) for intent in shop().requests for _ in range(PER_REQUEST)]
+    others = [name for name in intents() if name != GOODBYE]
+    return {
+        "right tool and arguments": requests,
+        "no tool where none is asked for": [question(draw.choice(others), draw) for _ in requests],
+    }
 
 
 def own_voice(per_voice: int, seed: int) -> list[bool]:
@@ -101,7 +143,10 @@ def main() -> int:
         records = examine(NANO, asked, seed, decibels, processes=2)
         table = summary(records)
         people = refused_people(options.human, decibels, seed) if options.human else []
-        metrics[line] = {"table": table, "people": people, "records": records}
+        tools = {name: tool_calls(ones, decibels, seed) for name, ones in tool_questions(seed).items()}
+        metrics[line] = {"table": table, "people": people, "records": records, "tools": tools}
+        for (name, called), wanted in zip(tools.items(), (TOOLS[place], UNASKED), strict=True):
+            tell(name, line, sum(one["right"] for one in called), len(called), wanted)
         for kind in KINDS:
             hits, count = table[kind]["spoken_right"]["hits"], table[kind]["n"]
             if kind == "refused":

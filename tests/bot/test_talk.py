@@ -20,7 +20,7 @@ from bot.app import create_app
 from bot.engine_process import Engine
 from bot.headset import RATE, Microphone
 from bot.settings import Settings
-from bot.talk import CallFailed, place_call, read_wav
+from bot.talk import CallFailed, Message, place_call, read_wav, words_of
 from bot.tools.toolbox import Toolbox
 from bot.voices.shared import SharedVoices
 from bot.waveform import Pcm, dropouts, first_loud, underruns, write_wav
@@ -106,6 +106,19 @@ async def test_a_call_hears_the_greeting_asks_and_measures_each_answer() -> None
                 break
             await asyncio.sleep(0.01)
         assert engine.sessions == 0  # hanging up freed the session
+
+
+def test_an_answer_and_what_is_said_of_its_tools_result_are_two_sentences() -> None:
+    """As the page shows them: they are turns of their own."""
+    texts = [
+        (1.0, 0, "Hello."),
+        (2.0, 1, "Sure"),
+        (2.2, 1, "."),
+        (3.0, 2, "How do I"),
+        (3.2, 2, " sound now?"),
+    ]
+    messages = [Message(at, {"type": "bot-text", "turn": turn, "text": text}) for at, turn, text in texts]
+    assert words_of(messages, "bot-text", 1.5, 9.0) == "Sure. How do I sound now?"
 
 
 async def test_an_answer_held_back_is_measured_as_that_much_later() -> None:

@@ -26,7 +26,7 @@ def test_a_voice_is_added_found_heard_and_removed(tmp_path: Path) -> None:
     assert "robot is added: 5." in added
     assert "voice: robot" in added
     listed = {entry["name"]: entry for entry in json.loads(voices("list", "--json"))}
-    assert list(listed) == ["awb", "kal16", "rms", "slt", "robot"]
+    assert list(listed) == ["awb", "kal16", "rms", "rms-deep", "slt", "slt-low", "robot"]
     robot = listed["robot"]
     assert (robot["origin"], robot["consent"]) == ("library", "nobody: espeak-ng")
     assert 190 < robot["pitch_hz"] < 240

@@ -56,9 +56,9 @@ def heard_answers(recording: Recording) -> list[str]:
     return [recognise(recording.bot[start:end], RATE) for start, end in itertools.pairwise(bounds)]
 
 
-EVERY = list(itertools.product(VOICES, QUESTIONS))
-# Each question once, the voices taking turns: a call lasts 20 s, and all ten of them are four minutes.
-EACH_ONCE = list(zip(itertools.cycle(VOICES), QUESTIONS, strict=False))
+# By voice. Each question once, the voices taking turns, so that the test takes one minute and not four.
+EACH_ONCE = {voice: list(QUESTIONS)[at :: len(VOICES)] for at, voice in enumerate(VOICES)}
+EVERY = {voice: list(QUESTIONS) for voice in VOICES}
 
 
 @pytest.mark.parametrize(
@@ -69,23 +69,24 @@ EACH_ONCE = list(zip(itertools.cycle(VOICES), QUESTIONS, strict=False))
     ],
 )
 def test_questions_are_answered_in_speech(
-    server: Server, tmp_path: Path, asked: list[tuple[str, str]], least: int
+    server: Server, tmp_path: Path, asked: dict[str, list[str]], least: int
 ) -> None:
-    """Questions in voices never heard in training, each in a call of its own.
+    """Questions in voices never heard in training, those of a voice in one call.
 
     This nano mishears one in ten or so, so not all are held here; how many it gets right is the gate's to
     measure (``model_runtime.training.gate``).
     """
     right = []
-    for voice, question in asked:
-        folder = tmp_path / voice / question.replace(" ", "_")
-        folder.mkdir(parents=True)
-        recording, captions = ask(server, folder, [say(question, voice)])
-        greeting, answer = heard_answers(recording)
+    for voice, questions in asked.items():
+        folder = tmp_path / voice
+        folder.mkdir()
+        recording, captions = ask(server, folder, [say(question, voice) for question in questions])
+        greeting, *answers = heard_answers(recording)
         assert nearest(greeting, ANSWERS) == GREETING
         assert GREETING in captions
-        wanted = QUESTIONS[question]
-        right.append(nearest(answer, ANSWERS) == wanted and wanted in captions)
+        for question, answer in zip(questions, answers, strict=True):
+            wanted = QUESTIONS[question]
+            right.append(nearest(answer, ANSWERS) == wanted and wanted in captions)
     assert sum(right) >= least, right
 
 

@@ -26,7 +26,7 @@ def add(folder: Path, name: str, seed: int, codec: str = "", checkpoint: str = "
     about = About(
         codec=codec or codec_of(model().checkpoint.token2wav),
         checkpoint=checkpoint,
-        description="",
+        description="Low and warm.",
         consent="",
         added="",
     )
@@ -45,6 +45,7 @@ async def test_a_voice_added_to_a_running_engine_is_the_next_calls(tmp_path: Pat
             await client.send(Open("after", voice="carl", sampling=GREEDY))
             opened = await client.read(Opened)
             assert (opened.voice, opened.voices) == ("carl", ["anna", "bert", "carl"])
+            assert opened.descriptions["carl"] == "Low and warm."
             await client.talk(0)
             assert (await client.read(Speech)).pcm
         await before.send(SetVoice("carl"), SetVoice("nobody"), Close())

@@ -1,16 +1,26 @@
-"""Our numbers against the reference's (golden set)."""
+"""Our numbers against the reference's (golden set).
+
+The vocoder's source sums the pitch into phases of up to 26,000 radians, where float32's steps are 0.002
+wide. The golden source itself is 4e-4 from the same sum in float64, and a pitch that another processor's
+convolution rounds by one place moves it as far. So each half is held to the golden tolerance from the golden
+input of that half, and the whole way, where the source does not come out to the last bit, to an error 60 dB
+below the signal: with every pitch one place off it is 66 to 76 dB below, with every pitch a millionth off 46,
+with the source a thousandth too loud 54.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from model_runtime.listening.features import log_mel
 from model_runtime.speaking.flow_stream import FlowRules, FlowStream
 from model_runtime.speaking.mel import fbank, mel24k
 from model_runtime.speaking.schedule import Schedule
 from model_runtime.speaking.token2wav import GivenDraws, Token2Wav
+from model_runtime.speaking.vocoder import HOP, SINE_AMPLITUDE
 from model_runtime.speaking.vocoder_stream import VocoderStream
 from model_runtime.speaking.voice import VoicePreparer
 from tests.model_runtime.speaking.golden import (
@@ -42,16 +52,40 @@ def test_flow_offline(token2wav: Token2Wav) -> None:
     torch.testing.assert_close(mel[0].T, g["flow.mel"], atol=1e-4, rtol=0)
 
 
+def rounds_as_the_reference() -> bool:
+    """Whether this processor makes the golden source of the golden mel, to the last bit."""
+    g, hift = values(), golden_hift()
+    with torch.no_grad():
+        return torch.equal(hift.source(hift.f0(g["flow.mel"].unsqueeze(0)))[0], g["hift.source"])
+
+
+def assert_parity(audio: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Within the tolerance where rounding is the reference's; everywhere the error is 60 dB below the signal.
+
+    And no sample is off by more than a fiftieth of full scale.
+    """
+    error = audio - expected
+    if rounds_as_the_reference():
+        assert error.abs().max() <= tolerance
+    assert 20 * torch.log10(expected.norm() / error.norm().clamp(min=1e-12)) > 60
+    assert error.abs().max() < 0.02
+
+
 def test_vocoder() -> None:
     g, hift = values(), golden_hift()
-    mel = g["flow.mel"].unsqueeze(0)
+    mel, f0, source = (g[key].unsqueeze(0) for key in ("flow.mel", "hift.f0", "hift.source"))
     with torch.no_grad():
-        f0 = hift.f0(mel)
-        source = hift.source(f0)
-        wave = hift.decode(mel, source)
-    torch.testing.assert_close(f0[0], g["hift.f0"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(source[0], g["hift.source"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(wave[0], g["hift.wav"], atol=1e-3, rtol=0)
+        torch.testing.assert_close(hift.f0(mel), f0, atol=1e-4, rtol=0)
+        torch.testing.assert_close(hift.decode(mel, source)[0], g["hift.wav"], atol=1e-3, rtol=0)
+
+        # What one step of float32 in each harmonic's phase is worth at the output, growing along the reply.
+        angle = hift.phase(f0)[0] * 2 * torch.pi * HOP
+        step = torch.nextafter(angle, torch.tensor(torch.inf)) - angle
+        worth = SINE_AMPLITUDE * step @ hift.m_source.l_linear.weight[0].abs()
+        error = (hift.source(f0) - source)[0].abs().unflatten(0, (-1, HOP)).amax(1)
+        assert (error <= 1e-4 + worth).all()
+
+        assert_parity(hift.decode(mel, hift.source(hift.f0(mel)))[0], g["hift.wav"], 1e-3)
 
 
 def test_flow_in_the_reference_schedule(token2wav: Token2Wav) -> None:
@@ -79,7 +113,7 @@ def test_vocoder_in_the_reference_schedule() -> None:
     mels = torch.split(g["stream.mel"].T.unsqueeze(0), frames, 1)
     audio = [stream.push(mel, last=i == len(mels) - 1) for i, mel in enumerate(mels)]
     assert [len(part) for part in audio] == g["stream.wav_chunk_samples"].tolist()
-    torch.testing.assert_close(torch.cat(audio), g["stream.wav"], atol=1e-3, rtol=0)
+    assert_parity(torch.cat(audio), g["stream.wav"], 1e-3)
 
 
 def test_codes_to_audio_in_the_reference_schedule(token2wav: Token2Wav) -> None:
@@ -90,10 +124,7 @@ def test_codes_to_audio_in_the_reference_schedule(token2wav: Token2Wav) -> None:
     audio = [stream.push([code]) for code in g["flow.tokens"].tolist()]
     audio.append(stream.push([], last=True))
     assert [len(part) for part in audio if len(part)] == g["stream.wav_chunk_samples"].tolist()
-    # Not 1e-3: f0 has a spacing of 1.5e-5 Hz here, and the random vocoder turns one such step, which any
-    # rounding of the mel in its last place can cause, into 2e-3. Both halves are held to the tolerance above,
-    # each on its own.
-    np.testing.assert_allclose(np.concatenate(audio), g["stream.wav"].numpy(), atol=5e-3, rtol=0)
+    assert_parity(torch.from_numpy(np.concatenate(audio)), g["stream.wav"], 5e-3)
 
 
 def test_prompt_mel() -> None:
@@ -104,7 +135,14 @@ def test_prompt_mel() -> None:
 
 def test_voice_features() -> None:
     g = values()
-    torch.testing.assert_close(fbank(g["voice.wav16k"]), g["voice.fbank80"], atol=1e-4, rtol=0)
+    expected = g["voice.fbank80"]
+    error = (fbank(g["voice.wav16k"]) - expected).abs()
+    # Within a factor of ten of the floor (float32's epsilon) a bin's power is what is left of far larger
+    # numbers: there the golden value itself is 1.2e-4 from the same features in float64.
+    at_the_floor = expected < np.log(1e-6)
+    assert error[~at_the_floor].max() <= 1e-4
+    assert error[at_the_floor].max() <= 5e-4
+    assert at_the_floor.float().mean() < 0.01
     mel = log_mel(g["voice.wav16k"], right_pad=0)
     torch.testing.assert_close(mel, g["voice.log_mel128"], atol=1e-4, rtol=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 
 from bot.tools.function import Terms
 from bot.tools.registry import SHIPPED
+from bot.voices.finder import VoiceFinder
 from model_runtime.interleave import ToolCall, parse_tool_call
-from model_runtime.training.conversations import Conversation, HeardTurn, Writer
+from model_runtime.library.entry import Entry
+from model_runtime.training import results
+from model_runtime.training.conversations import CALLED, Conversation, HeardTurn, Writer
 from model_runtime.training.encoder import NANO
 from model_runtime.training.hearer import HIDDEN, Hearer
 from model_runtime.training.language_model import (
@@ -22,8 +26,10 @@ from model_runtime.training.language_model import (
     plan,
     with_the_ripple_of,
 )
-from model_runtime.training.texts import REPEAT, shop
+from model_runtime.training.texts import REPEAT, labels, shop
 from model_runtime.training.tokenizer import ANSWERS
+from tests.bot.tools.kit import toolbox, use
+from tests.bot.tools.test_shipped import Caller
 
 
 def no_line() -> Any:
@@ -107,9 +113,15 @@ def test_what_is_asked_is_what_the_ears_tell_of_the_blend_and_its_intent_reaches
 
 
 def test_the_tools_nano_learns_from_are_those_that_ship(writer: Writer) -> None:
-    uses = {"hang_up": Terms("allow"), "date_time": Terms(), "search_voice": Terms()}
+    uses = {
+        "hang_up": Terms("allow"),
+        "date_time": Terms(),
+        "search_voice": Terms(),
+        "transfer": Terms("allow"),
+    }
+    options = {"transfer": {"targets": {"support": "sip:support@example.com"}}}
     for name, terms in uses.items():
-        assert SHIPPED[name].bind(no_line, {}, terms).schema == writer.schemas[name]
+        assert SHIPPED[name].bind(no_line, options.get(name, {}), terms).schema == writer.schemas[name]
     assert set(uses) == set(writer.schemas)
 
 
@@ -118,9 +130,9 @@ def test_it_is_taught_to_hang_up_after_a_goodbye_where_it_has_that_tool(writer: 
     assert tokens.tool_call is not None
     assert tokens.tool_call_end is not None
     hung_up = 0
-    for _ in range(300):
+    for _ in range(800):
         talk = writer.conversation([HeardTurn(0, 7, "bye"), HeardTurn(1, 9, "hours")], draw)
-        has_tool = "hang_up" in writer.tokenizer.decode(talk.ids[: talk.asked[0][0]])
+        has_tool = "End the call." in writer.tokenizer.decode(talk.ids[: talk.asked[0][0]])
         if tokens.tool_call not in talk.ids:
             assert not has_tool
             continue
@@ -132,5 +144,66 @@ def test_it_is_taught_to_hang_up_after_a_goodbye_where_it_has_that_tool(writer: 
         assert talk.ids[-1] == tokens.eot
         call = writer.tokenizer.decode(talk.ids[at + 1 : talk.ids.index(tokens.tool_call_end)])
         assert parse_tool_call(call) == ToolCall("hang_up", {}, "function\nhang_up\n{}")
-        assert min(talk.weights[at:]) == 1.0
+        assert min(talk.weights[at:]) == CALLED
     assert hung_up > 50
+
+
+REQUESTS = list(shop().requests)
+
+
+@pytest.mark.parametrize("decides", [True, False])
+@pytest.mark.parametrize("intent", REQUESTS)
+def test_a_request_is_refused_without_its_tool_and_else_calls_it_and_goes_by_the_result(
+    writer: Writer, intent: str, decides: bool
+) -> None:
+    tokens, draw, request = writer.tokens, random.Random(8), shop().requests[intent]
+    assert tokens.tool_call is not None
+    assert tokens.tool_call_end is not None
+    called, failed = 0, 0
+    for _ in range(200):
+        heard = [HeardTurn(0, 7, intent), HeardTurn(1, 7, "hours")]
+        talk = writer.conversation(heard, draw, decides=decides)
+        before = writer.tokenizer.decode(talk.ids[: talk.asked[0][0]])
+        opened = talk.openings[0][labels().index(intent)]
+        if f'"name": "{request.tool}"' not in before:
+            assert tokens.tool_call not in talk.ids
+            assert opened == writer.encode(shop().refuse)[0]
+            continue
+        called += 1
+        assert opened == writer.encode(request.before)[0]
+        at, end = talk.ids.index(tokens.tool_call), talk.ids.index(tokens.tool_call_end)
+        call = parse_tool_call(writer.tokenizer.decode(talk.ids[at + 1 : end]))
+        assert isinstance(call, ToolCall)
+        assert (call.name, call.arguments) == (request.tool, request.arguments)
+        assert min(talk.weights[at : end + 1]) == CALLED
+        result = writer.tokenizer.decode(talk.ids[end : talk.asked[1][0]])
+        if "been silent" in result or "these keys" in result:  # something else came between
+            continue
+        said = shop().refuse if "Error: " in result else request.after
+        failed += "Error: " in result
+        wanted = writer.tokenizer.decode(writer.encode(said)[:3] if decides else writer.encode(said))
+        beginnings = [
+            i for i, one in enumerate(talk.ids) if end < i < talk.asked[1][0] and one == tokens.tts_start
+        ]
+        assert len(beginnings) == bool(said)
+        if said:
+            spoken = talk.ids[beginnings[0] + 1 :: 5]
+            assert writer.tokenizer.decode(spoken[:30]).startswith(wanted)
+    assert called > 10
+    assert failed > 0
+
+
+async def test_results_are_worded_as_the_tools_word_them() -> None:
+    finder, line = VoiceFinder(), Caller()
+    finder.know([Entry(name="slt-low", origin="checkpoint", description="A low woman.", pitch_hz=150)])
+    async with toolbox(voices=finder, tools=["search_voice"]) as box:
+        found = await use(box.tools(), "search_voice", line, description="a woman")
+        none = await use(box.tools(), "search_voice", line, description="zzz")
+    assert found.content == results.SPEAKS.format(voice="slt-low", about="A low woman")
+    assert none.content == f"Error: {results.ERRORS['search_voice'][0]}"
+
+
+def test_every_request_is_worded_and_its_sentences_are_the_shops() -> None:
+    said = set(json.loads(ANSWERS.read_text()))
+    for request in shop().requests.values():
+        assert {request.before, request.after or request.before} <= said

@@ -29,8 +29,8 @@ def test_patterns_expand_to_every_way_of_saying_them() -> None:
 
 def test_every_intent_has_an_answer_and_many_wordings() -> None:
     known = every("known")
-    assert set(known) == {*texts.shop().answers, texts.REPEAT}
-    assert len(known) == 44
+    assert set(known) == {*texts.shop().answers, texts.REPEAT, *texts.shop().requests}
+    assert len(known) == 44 + len(texts.shop().requests)
     assert min(len(said) for said in known.values()) >= 6
     assert sum(len(said) for said in known.values()) > 1000
     assert min(len(said) for said in every("new").values()) >= 5
@@ -77,6 +77,14 @@ def test_questions_are_the_same_for_the_same_seed_and_even_over_intents() -> Non
     assert min(counts.values()) >= 5
     refused = sum(q.intent == texts.REFUSE for q in asked) / len(asked)
     assert 0.15 < refused < 0.3
+
+
+def test_what_a_tool_does_is_refused_where_there_is_none() -> None:
+    shop = texts.shop()
+    assert shop.answer("voice_woman", tools=["hang_up", "search_voice"]) == "Sure."
+    assert shop.answer("voice_woman", tools=["hang_up"]) == shop.refuse
+    assert shop.answer("person", tools=["transfer"]) == "I will put you through."
+    assert {"voice_woman", texts.REFUSE, "hours"} < set(texts.labels())
 
 
 def test_what_stands_around_a_question_leaves_it_whole() -> None:
