@@ -24,6 +24,7 @@ from model_runtime.interjections import KINDS, SAMPLES
 from model_runtime.training.augment import RATE, Wave, coloured, nothing, shaped
 from model_runtime.training.kokoro import RATE as KOKORO_RATE
 from model_runtime.training.kokoro import random_style
+from model_runtime.training.sound_net import Sound
 from model_runtime.training.synthesise import (
     Voice,
     flite_settings,
@@ -36,7 +37,6 @@ from model_runtime.training.texts import questions
 
 DATA = Path(__file__).with_name("data") / "interjections.yaml"
 BACK_CHANNEL, WORDS, NOISE = range(len(KINDS))
-Sound = tuple[Wave, int]
 Formant = tuple[float, float, float]  # Hz, width in Hz, gain
 NASAL: list[Formant] = [(270, 90, 1.0), (1000, 250, 0.05), (2200, 300, 0.08)]
 # Flite's phones as Kokoro spells them: those of which the lists make hums.
@@ -60,24 +60,24 @@ def lesson(count: int, seed: int, natural: float = 0.0) -> Iterator[Sound]:
             chance = draw.random() * (0.76 if natural == 1 else 1.0)
             voice = hasty_voice(draw) if draw.random() < natural else training_voice(draw)
             if chance < 0.32:
-                yield said(draw.choice(lists["back_channels"]), voice, scratch), BACK_CHANNEL
+                yield Sound(said(draw.choice(lists["back_channels"]), voice, scratch), BACK_CHANNEL)
             elif chance < 0.53:
-                yield said(draw.choice(lists["words"]), voice, scratch), WORDS
+                yield Sound(said(draw.choice(lists["words"]), voice, scratch), WORDS)
             elif chance < 0.65:  # a sentence as far as one has come when the speaker stops for breath
                 words = next(sentences)
                 first = draw.randrange(max(1, len(words) - 2)) if draw.random() < 0.5 else 0
-                yield said(" ".join(words[first : first + draw.randint(1, 3)]), voice, scratch), WORDS
+                yield Sound(said(" ".join(words[first : first + draw.randint(1, 3)]), voice, scratch), WORDS)
             elif chance < 0.71:
-                yield said(" ".join(next(sentences)), voice, scratch), WORDS
+                yield Sound(said(" ".join(next(sentences)), voice, scratch), WORDS)
             elif chance < 0.74:  # "yeah, but ...": agrees first, and wants the floor all the same
                 first_words = draw.choice(["yeah", "okay", "right", "I see", "yes", "oh"])
-                yield said(f"{first_words} {draw.choice(lists['words'])}", voice, scratch), WORDS
+                yield Sound(said(f"{first_words} {draw.choice(lists['words'])}", voice, scratch), WORDS)
             elif chance < 0.76:
-                yield _spoken_laughter(draw, voice, scratch), NOISE
+                yield Sound(_spoken_laughter(draw, voice, scratch), NOISE)
             elif chance < 0.83:
-                yield hum(dice), BACK_CHANNEL
+                yield Sound(hum(dice), BACK_CHANNEL)
             else:
-                yield noise(dice), NOISE
+                yield Sound(noise(dice), NOISE)
 
 
 def hasty_voice(draw: random.Random) -> Voice:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model_runtime.interjections import KINDS, MODEL, SAMPLES
 from model_runtime.training.augment import (
@@ -157,8 +158,13 @@ def main() -> None:
     sounds = kept(args.sounds)
     draw.shuffle(sounds)
     net = read(args.going_on) if args.going_on else Net()
-    log_mels, kinds = heard(net, sounds, args.hearings, lambda wave, kind: hearing(wave, draw, kind))
-    train(net, log_mels, kinds, args.minutes, rate=1e-3 if args.going_on else 2e-3)
+    log_mels = heard(net, sounds, args.hearings, lambda wave, kind: hearing(wave, draw, kind))
+    kinds = torch.tensor([sounds[number % len(sounds)].kind for number in range(args.hearings)])
+
+    def loss_of(seen: Tensor, chosen: Tensor) -> Tensor:
+        return functional.cross_entropy(net.told(seen), kinds[chosen], label_smoothing=0.02)
+
+    train(net, log_mels, loss_of, args.minutes, rate=1e-3 if args.going_on else 2e-3)
     write(net, args.out, SAMPLES)
     print(json.dumps(check(args.out, args.seed + 1), indent=1))
 

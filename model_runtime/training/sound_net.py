@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,18 @@ from model_runtime.training.augment import (
 from model_runtime.training.speech_onnx import halve
 
 WINDOW, HOP, MELS = 400, 160, 40
-Sound = tuple[Wave, int]
-"""And which kind it is."""
+LOWEST_HZ, HIGHEST_HZ = 80, 7600
+TRACT = (0.84, 1.19)  # formants of somebody else's are so much higher
+PACE = (0.85, 1.18)  # ... and their words so much quicker
+BENT = 0.5  # bands that a region of the spectrum is moved by, besides
+
+
+class Sound(NamedTuple):
+    """What there is to hear, and which kind it is; ``phones``: flite's, in order, where words are said."""
+
+    wave: Wave
+    kind: int
+    phones: str = ""
 
 
 class LogMel(nn.Module):
@@ -67,13 +78,14 @@ class LogMel(nn.Module):
         raise NotImplementedError  # each net has its own
 
 
+def mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Pitch as it is heard (HTK's formula)."""
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
+
+
 def _filters() -> npt.NDArray[np.float64]:
-    """Triangles [MELS, WINDOW // 2 + 1], even on the mel scale from 80 to 7,600 Hz (HTK's formula)."""
-
-    def mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        return 2595 * np.log10(1 + np.asarray(hertz) / 700)
-
-    corners = np.linspace(mel(80), mel(7600), MELS + 2)
+    """Triangles [MELS, WINDOW // 2 + 1], even on the mel scale."""
+    corners = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), MELS + 2)
     at = mel(np.arange(WINDOW // 2 + 1) * RATE / WINDOW)
     rising = (at - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
     falling = (corners[2:, None] - at) / (corners[2:] - corners[1:-1])[:, None]
@@ -96,36 +108,64 @@ def carried(wave: Wave, draw: np.random.Generator, noisy: float, decibels: tuple
     return wave
 
 
-def heard(
-    net: LogMel, sounds: Sequence[Sound], count: int, hearing: Callable[[Wave, int], Wave]
-) -> tuple[Tensor, Tensor]:
-    """``count`` hearings as log-mels [count, MELS, T] float16, and their kinds [count]."""
-    chosen = [number % len(sounds) for number in range(count)]
+def heard(net: LogMel, sounds: Sequence[Sound], count: int, hearing: Callable[[Wave, int], Wave]) -> Tensor:
+    """``count`` hearings, of one sound after another, as log-mels [count, MELS, T] float16."""
     found = []
     for first in tqdm(range(0, count, 500), desc="hear"):
-        some = chosen[first : first + 500]
-        waves = torch.from_numpy(np.stack([hearing(*sounds[i]) for i in some]))
+        some = [sounds[number % len(sounds)] for number in range(first, min(first + 500, count))]
+        waves = torch.from_numpy(np.stack([hearing(sound.wave, sound.kind) for sound in some]))
         with torch.no_grad():
             found.append(net.features(waves).half())
-    return torch.cat(found), torch.tensor([sounds[i][1] for i in chosen])
+    return torch.cat(found)
+
+
+def somebody_elses(seen: Tensor) -> Tensor:
+    """Log-mels [B, MELS, T] as others might have said the same, each another; the end stays in place.
+
+    Their formants are higher or lower, region by region a little differently, and so is their pace.
+    """
+    count, _, moments = seen.shape
+    corners = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), MELS + 2)
+    hertz = torch.from_numpy(700 * (10 ** (corners[1:-1] / 2595) - 1)).float()
+    tract = torch.empty(count, 1).uniform_(*TRACT)
+    bands = 2595 * torch.log10(1 + hertz * tract / 700)
+    bands = (bands - corners[0]) / (corners[1] - corners[0]) - 1
+    bent = functional.interpolate(BENT * torch.randn(count, 1, 6), MELS, mode="linear", align_corners=True)
+    bands = 2 * (bands + bent[:, 0]) / (MELS - 1) - 1
+    pace = torch.empty(count, 1).uniform_(*PACE)
+    when = 1 - 2 * pace * torch.arange(moments - 1, -1, -1) / (moments - 1)
+    where = torch.stack(
+        torch.broadcast_tensors(when[:, None, :], bands[:, :, None]), dim=-1
+    )  # [B, MELS, T, 2]: grid_sample's x and y
+    moved = functional.grid_sample(seen[:, None], where, padding_mode="border", align_corners=True)
+    return moved[:, 0]
 
 
 def train(
-    net: LogMel, log_mels: Tensor, kinds: Tensor, minutes: float, rate: float = 2e-3, batch: int = 128
+    net: LogMel,
+    log_mels: Tensor,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    minutes: float,
+    rate: float = 2e-3,
+    batch: int = 128,
 ) -> None:
-    """Learn for so long; of each hearing a few bands and moments are missing, others every time."""
+    """Learn for so long; of each hearing a few bands and moments are missing, others every time.
+
+    ``loss_of``: of log-mels [B, MELS, T], and which of the hearings they are [B].
+    """
     learn = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.05)
     begun, step = time.monotonic(), 0
     while (gone := (time.monotonic() - begun) / (60 * minutes)) < 1:
         for group in learn.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - gone) + 1e-5
-        chosen = torch.randint(len(kinds), (batch,))
+        chosen = torch.randint(len(log_mels), (batch,))
         seen = log_mels[chosen].float()
         for one in seen:
             band, moment = torch.randint(0, MELS - 6, ()), torch.randint(0, seen.shape[2] - 10, ())
             one[band : band + int(torch.randint(0, 7, ()))] = -1.5
             one[:, moment : moment + int(torch.randint(0, 8, ()))] = -1.5
-        loss = functional.cross_entropy(net.train().told(seen), kinds[chosen], label_smoothing=0.02)
+        net.train()
+        loss = loss_of(seen, chosen)
         learn.zero_grad()
         loss.backward()
         learn.step()
@@ -155,10 +195,13 @@ def keep(lesson: Iterable[Sound], path: Path) -> None:
     """Make the sounds of a lesson, and keep them."""
     pcm: list[npt.NDArray[np.int16]] = []
     kinds: list[int] = []
-    for wave, kind in lesson:
-        pcm.append(np.asarray(np.clip(wave, -1, 1) * 32767, np.int16))
-        kinds.append(kind)
-    np.savez(path, pcm=np.concatenate(pcm), ends=np.cumsum([len(one) for one in pcm]), kinds=kinds)
+    phones: list[str] = []
+    for sound in lesson:
+        pcm.append(np.asarray(np.clip(sound.wave, -1, 1) * 32767, np.int16))
+        kinds.append(sound.kind)
+        phones.append(sound.phones)
+    ends = np.cumsum([len(one) for one in pcm])
+    np.savez(path, pcm=np.concatenate(pcm), ends=ends, kinds=kinds, phones=phones)
 
 
 def kept(folder: Path) -> list[Sound]:
@@ -167,5 +210,5 @@ def kept(folder: Path) -> list[Sound]:
     for path in sorted(folder.glob("*.npz")):
         held = np.load(path)
         waves = np.split(held["pcm"].astype(np.float32) / 32768, held["ends"][:-1])
-        sounds += zip(waves, held["kinds"].tolist(), strict=True)
+        sounds += map(Sound, waves, held["kinds"].tolist(), held["phones"].tolist())
     return sounds

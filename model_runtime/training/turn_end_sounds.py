@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -52,9 +52,9 @@ def _sentences(draw: random.Random) -> Iterator[str]:
     intents = [label for label in labels() if label != REFUSE]
     while True:
         roll = draw.random()
-        if roll < 0.5:
+        if roll < 0.35:
             yield question(draw.choice(intents), draw).words
-        elif roll < 0.8:
+        elif roll < 0.65:
             words = draw.choice(draw.choice(negatives()))
             yield framed(words, draw) if draw.random() < 0.3 else words
         else:
@@ -80,7 +80,8 @@ def lesson(count: int, seed: int, natural: float = 0.0) -> Iterator[Sound]:
 
 def _finished(draw: random.Random, voice: Voice, sentences: Iterator[str], scratch: Path) -> Sound:
     words = next(sentences) if draw.random() < 0.75 else draw.choice(lists()["whole"])
-    return said(words + draw.choice(["", "?", "."]), voice, scratch), FINISHED
+    wave, phones = spoken(words + draw.choice(["", "?", "."]), voice, scratch)
+    return Sound(wave, FINISHED, phones)
 
 
 def _unfinished(draw: random.Random, voice: Voice, sentences: Iterator[str], scratch: Path) -> Sound:
@@ -94,21 +95,26 @@ def _unfinished(draw: random.Random, voice: Voice, sentences: Iterator[str], scr
         if voice.engine == "flite" and draw.random() < 0.6:
             half = cut(sentence, words, voice, scratch)
             if half is not None:
-                return half, UNFINISHED
+                return half
         elif draw.random() < 0.15:
             words = f"{draw.choice(known['openers'])} {words}"
     if draw.random() < 0.15:
         words = f"{words if draw.random() < 0.7 else next(sentences)}, {draw.choice(known['fillers'])}"
-    return said(words + draw.choice(["", "", ",", " ..."]), voice, scratch), UNFINISHED
+    wave, phones = spoken(words + draw.choice(["", "", ",", " ..."]), voice, scratch)
+    return Sound(wave, UNFINISHED, phones)
 
 
-def said(text: str, voice: Voice, scratch: Path) -> Wave:
-    """Text in that voice, nothing around it."""
-    pcm, _ = speak(text, voice, scratch)
-    return _bare(pcm.astype(np.float32) / np.float32(32768))
+def spoken(text: str, voice: Voice, scratch: Path) -> tuple[Wave, str]:
+    """Text in that voice, nothing around it, and its phones."""
+    pcm, timed = speak(text, voice, scratch)
+    return _bare(pcm.astype(np.float32) / np.float32(32768)), _joined(timed)
 
 
-def cut(sentence: str, words: str, voice: Voice, scratch: Path) -> Wave | None:
+def _joined(timed: Sequence[tuple[str, float]]) -> str:
+    return " ".join(phone for phone, _ in timed if phone != "pau")
+
+
+def cut(sentence: str, words: str, voice: Voice, scratch: Path) -> Sound | None:
     """The first words of a sentence out of the whole; None if it is not known where they end."""
     pcm, timed = speak(sentence, voice, scratch)
     phones = [item for item in timed if item[0] != "pau"]
@@ -118,7 +124,7 @@ def cut(sentence: str, words: str, voice: Voice, scratch: Path) -> Wave | None:
     wave = pcm[: int(phones[many - 1][1] * RATE)].astype(np.float32) / np.float32(32768)
     fade = min(len(wave), RATE // 100)
     wave[len(wave) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
-    return _bare(wave) if np.abs(wave).max() > 0 else None
+    return Sound(_bare(wave), UNFINISHED, _joined(phones[:many])) if np.abs(wave).max() > 0 else None
 
 
 def _bare(wave: Wave) -> Wave:

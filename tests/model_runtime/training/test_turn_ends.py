@@ -10,10 +10,11 @@ import torch
 
 from model_runtime.training import turn_end_sounds as sounds
 from model_runtime.training.augment import RATE
-from model_runtime.training.sound_net import write
+from model_runtime.training.hearings import PHONES
+from model_runtime.training.sound_net import MELS, Sound, write
 from model_runtime.training.synthesise import Voice
 from model_runtime.training.texts import wordings
-from model_runtime.training.turn_ends import UNHEARD, Net, hearing
+from model_runtime.training.turn_ends import UNHEARD, Net, hearing, spelt
 from model_runtime.turn_ends import SAMPLES, TurnEnds
 
 
@@ -38,12 +39,32 @@ def test_what_is_heard_in_the_check_is_in_no_lesson() -> None:
 @pytest.mark.e2e
 def test_a_half_that_is_cut_out_sounds_as_the_whole_does_so_far(tmp_path: Path) -> None:
     voice = Voice("flite", "rms")
-    whole = sounds.said("what is the price of a tent", voice, tmp_path)
+    whole, _ = sounds.spoken("what is the price of a tent", voice, tmp_path)
     half = sounds.cut("what is the price of a tent", "what is the", voice, tmp_path)
     assert half is not None
-    assert 0.15 < len(half) / len(whole) < 0.5
-    faded = len(half) - RATE // 100
-    np.testing.assert_array_equal(half[:faded], whole[:faded])
+    assert 0.15 < len(half.wave) / len(whole) < 0.5
+    faded = len(half.wave) - RATE // 100
+    np.testing.assert_array_equal(half.wave[:faded], whole[:faded])
+
+
+def test_a_sound_is_spelt_where_all_of_it_is_heard() -> None:
+    short, long = (Sound(np.zeros(count, np.float32), 1, "hh ow") for count in (RATE, 3 * RATE))
+    assert spelt(short).tolist() == [1 + PHONES.index("hh"), 1 + PHONES.index("ow")]
+    assert spelt(long).tolist() == []
+
+
+def test_it_learns_from_the_phones_of_those_it_has_them_of() -> None:
+    torch.manual_seed(1)
+    net, seen, kinds = Net(width=16), torch.randn(3, MELS, 318), torch.tensor([0, 1, 1])
+    none = torch.tensor([], dtype=torch.long)
+    told, path = net.losses(seen, kinds, [none, none, none])
+    assert told > 0
+    assert path == 0
+    _, path = net.losses(seen, kinds, [torch.tensor([3, 4]), none, torch.tensor([5])])
+    path.backward()
+    assert path > 0
+    assert net.path.weight.grad is not None
+    assert net.tell.weight.grad is None
 
 
 @pytest.mark.parametrize("seconds", [0.2, 2.0, 6.0])
