@@ -48,7 +48,7 @@ def test_a_voice_chosen_on_the_page_is_heard_from_then_on(server: Server, tmp_pa
 
 
 ASKED = ("can i talk to a woman", "do you have a woman's voice")  # nano may mishear one
-SAID = "Sure. How do I sound now?"
+SAID = "How do I sound now?"
 WOMEN = ("slt", "slt-low")  # whoever asks one woman for a woman's voice gets the other
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
+from itertools import cycle
 from typing import Any
 
 from baresip.call import Call, CallState, TransferRequest
@@ -34,7 +35,10 @@ from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.trust import attach, own_sockets
 
-TICK_S = 0.01
+TICK_S = 0.01  # between two looks at a line
+SHARES = (
+    4  # of all lines, looked at one after another: else what comes of 30 comes at once, and the last waits
+)
 NAMES = {
     "opus": "opus/48000/2",
     "g722": "g722/16000/1",
@@ -143,10 +147,10 @@ class Stack:
     async def run(self) -> None:
         """Move audio until cancelled."""
         due = time.monotonic()
-        while True:
-            due = max(due + TICK_S, time.monotonic())
+        for share in cycle(range(SHARES)):
+            due = max(due + TICK_S / SHARES, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            for line in list(self._lines.values()):
+            for line in [one for one in self._lines.values() if one.share == share]:
                 self._move(line, partial(line.tick, due))
 
     def _move(self, line: Line, move: Callable[[], None]) -> None:
@@ -278,9 +282,10 @@ class Stack:
         self._send(m.Incoming(call_id, call.peer or "", called, call.call_id or "", headers))
 
     def _watch(self, call_id: str, call: Call, early: bool = False) -> None:
-        line = self._lines[call_id] = Line(call_id, call, self._send)
-
+        shares = [line.share for line in self._lines.values()]
+        line = Line(call_id, call, self._send, min(range(SHARES), key=shares.count))
         line.wants_early = early
+        self._lines[call_id] = line
         self._listen(line, call)
 
     def _listen(self, line: Line, call: Call) -> None:

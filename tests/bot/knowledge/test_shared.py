@@ -324,6 +324,7 @@ async def test_a_moment_without_redis_does_not_make_the_writing_begin_anew(
 
     monkeypatch.setattr(Knowledge, "_vectors", paused_once)
     monkeypatch.setattr(vectors_module, "STEP_S", 0.2)
+    monkeypatch.setattr(vectors_module, "LOOK_S", 5.0)  # a busy machine is late with that alone
     monkeypatch.setattr(shared, "TRY_AGAIN_S", (0.1,) * 100)
     async with knowing(folder, redis8.url) as knowledge:
         with log() as lines:
