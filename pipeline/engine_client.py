@@ -18,9 +18,22 @@ from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import InvalidHandshake, InvalidURI, WebSocketException
 
 from model_runtime import protocol
-from model_runtime.protocol import ClientMessage, Close, EngineMessage, Error, HistoryEntry, Open, Opened
+from model_runtime.protocol import (
+    INPUT_RATE,
+    Audio,
+    ClientMessage,
+    Close,
+    EngineMessage,
+    Error,
+    HistoryEntry,
+    Open,
+    Opened,
+)
 
-OUTBOX_FRAMES = 1000  # about 20 s of audio in 20 ms frames: an engine that far behind is as good as gone
+# The caller's audio goes 100 ms at a time: the engine needs none of it before it is asked for an answer, and
+# is sent all of it then; each message takes both processes a tenth of a millisecond, whatever is in it.
+HELD_BYTES = 2 * INPUT_RATE // 10
+OUTBOX_MESSAGES = 200  # about 20 s of audio: an engine that far behind is as good as gone
 CLOSE_TIMEOUT = 1.0  # s, for the closing handshake; a dead engine must not hold up the end of a call
 PING_INTERVAL = 5.0  # s; with the timeout below, how long a frozen engine goes unnoticed at most
 PING_TIMEOUT = 10.0  # s; an engine that is loading or compiling may answer late
@@ -47,7 +60,8 @@ class EngineClient:
         """A session that the engine has accepted; see ``open``."""
         self.opened = opened
         self._connection = connection
-        self._outbox: asyncio.Queue[ClientMessage] = asyncio.Queue(OUTBOX_FRAMES)
+        self._outbox: asyncio.Queue[ClientMessage] = asyncio.Queue(OUTBOX_MESSAGES)
+        self._held = bytearray()
         self._sender: asyncio.Task[None] | None = None
         self._gone = False
 
@@ -103,9 +117,21 @@ class EngineClient:
         await _close(self._connection)
 
     def send(self, message: ClientMessage) -> None:
-        """Queue a message. Never waits. Raises ``EngineGone`` when the engine is gone or reads nothing."""
+        """Queue a message; audio a little later. Never waits.
+
+        Raises ``EngineGone`` when the engine is gone or reads nothing.
+        """
         if self._gone:
             raise EngineGone("the connection to the engine is closed")
+        if isinstance(message, Audio):
+            self._held += message.pcm
+        if self._held and (not isinstance(message, Audio) or len(self._held) >= HELD_BYTES):
+            self._queue(Audio(bytes(self._held)))
+            self._held.clear()
+        if not isinstance(message, Audio):
+            self._queue(message)
+
+    def _queue(self, message: ClientMessage) -> None:
         try:
             self._outbox.put_nowait(message)
         except asyncio.QueueFull:

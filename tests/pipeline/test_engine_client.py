@@ -9,9 +9,19 @@ import pytest
 from websockets.asyncio.server import ServerConnection, unix_serve
 
 from model_runtime import protocol
-from model_runtime.protocol import Audio, Close, Done, EngineMessage, Error, Open, Speech
+from model_runtime.protocol import (
+    Audio,
+    ClientMessage,
+    Close,
+    Done,
+    EngineMessage,
+    Error,
+    Open,
+    Respond,
+    Speech,
+)
 from pipeline import engine_client
-from pipeline.engine_client import EngineClient, EngineGone, EngineRefused
+from pipeline.engine_client import HELD_BYTES, EngineClient, EngineGone, EngineRefused
 from tests.pipeline.scripted_engine import OPENED, ScriptedEngine
 
 
@@ -99,14 +109,38 @@ async def test_an_odd_first_answer() -> None:
 
 
 async def test_an_engine_that_reads_nothing_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_client, "OUTBOX_FRAMES", 3)
+    monkeypatch.setattr(engine_client, "OUTBOX_MESSAGES", 3)
     async with ScriptedEngine() as engine, await EngineClient.open(engine.url, Open("c")) as client:
         for _ in range(3):  # without letting the sender run
-            client.send(Audio(bytes(640)))
+            client.send(Audio(bytes(HELD_BYTES)))
         with pytest.raises(EngineGone, match="reads nothing"):
-            client.send(Audio(bytes(640)))
+            client.send(Audio(bytes(HELD_BYTES)))
         with pytest.raises(EngineGone):
             await anext(client.events())
+
+
+async def test_audio_goes_a_tenth_of_a_second_at_a_time_and_before_what_is_asked_after_it(
+    tmp_path: Path,
+) -> None:
+    told: asyncio.Queue[ClientMessage] = asyncio.Queue()
+
+    async def serve(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(protocol.encode(OPENED))
+        async for frame in connection:
+            assert isinstance(frame, bytes)
+            told.put_nowait(protocol.decode_client(frame))
+
+    path, frames = tmp_path / "engine", [bytes([number]) * 640 for number in range(7)]
+    async with (
+        unix_serve(serve, str(path)),
+        await EngineClient.open(f"unix:{path}", Open("c")) as client,
+    ):
+        for frame in frames:
+            client.send(Audio(frame))
+        client.send(Respond(1))
+        said = [await told.get() for _ in range(3)]
+    assert said == [Audio(b"".join(frames[:5])), Audio(b"".join(frames[5:])), Respond(1)]
 
 
 async def test_a_local_socket(tmp_path: Path) -> None:
