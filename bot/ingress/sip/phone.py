@@ -271,11 +271,13 @@ class Phone:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Until the worker is gone, or has been mute for so long that it never will speak again."""
-        deframer = m.Deframer()
+        deframer, clock = m.Deframer(), asyncio.get_running_loop().time
         try:
-            while data := await asyncio.wait_for(reader.read(1 << 16), MUTE_S):
-                for body in deframer.feed(data):
-                    self._said(m.from_worker.decode(body))
+            async with asyncio.timeout(MUTE_S) as patience:
+                while data := await reader.read(1 << 16):
+                    patience.reschedule(clock() + MUTE_S)
+                    for body in deframer.feed(data):
+                        self._said(m.from_worker.decode(body))
         except (m.BadFrame, msgspec.DecodeError) as error:
             logger.error("the phone's worker does not speak our protocol: {}", error)
         except TimeoutError:
