@@ -55,9 +55,12 @@ return redis.call('unlink', KEYS[1], KEYS[2])
 """
 
 # KEYS: edition, set-aside. ARGV: ms. It keeps the time that it has left; only what has no end is given one.
+# 1 if it was there: who asks for it and who looks after it may find it at once.
 SET_ASIDE = """
+if redis.call('exists', KEYS[1]) == 0 then return 0 end
 redis.call('rename', KEYS[1], KEYS[2])
 if redis.call('pttl', KEYS[2]) < 0 then redis.call('pexpire', KEYS[2], ARGV[1]) end
+return 1
 """
 
 
@@ -190,8 +193,11 @@ class VectorStore:
         """Put away what is not an edition, for a person to look at, so that one can be written."""
         key, aside = self._keys.vectors(edition), self._keys.vectors_set_aside(edition)
         async with asking(within_s):
-            await self._redis.eval(SET_ASIDE, 2, key, aside, _ms(KEEP_S))
-        logger.warning(f"knowledge: what Redis has at {key.decode()} {why}; it is at {aside.decode()} now")
+            moved = await self._redis.eval(SET_ASIDE, 2, key, aside, _ms(KEEP_S))
+        if moved:
+            logger.warning(
+                f"knowledge: what Redis has at {key.decode()} {why}; it is at {aside.decode()} now"
+            )
 
 
 def _is_wrong_type(error: Exception) -> bool:

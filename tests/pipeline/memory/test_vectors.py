@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -148,6 +149,20 @@ async def test_what_is_no_edition_is_put_aside_and_told_once(
         await redis8.do("SET", NAME, "x")
         assert not await store.look("new", 3)
         assert await redis8.keys() == {ASIDE}
+
+
+async def test_two_who_find_what_is_no_edition_at_once_put_it_aside_once(
+    store: VectorStore, redis8: RedisServer
+) -> None:
+    await redis8.do("SET", NAME, "x")
+    query = directions(1)[0].tobytes()
+    with log() as lines:
+        found = await asyncio.gather(
+            *(store.nearest("new", query, 5) for _ in range(5)), store.look("new", 3)
+        )
+    assert found == [{}] * 5 + [False]
+    assert await redis8.keys() == {ASIDE}
+    assert len(lines) == 1
 
 
 async def test_a_redis_without_vector_sets_says_so(server: RedisServer) -> None:
