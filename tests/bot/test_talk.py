@@ -28,8 +28,8 @@ from pipeline.call import Call, Fader, transport_params
 from pipeline.memory import Memory
 from pipeline.record import CallRecord
 from pipeline.webrtc import webrtc_transport
+from tests.bot.served_app import GivenReception, nothing_known
 from tests.bot.speaking_engine import SpeakingEngine
-from tests.bot.test_app import GivenReception, nothing_known
 from tests.bot.undisturbed import undisturbed
 from tests.pipeline.scripted_engine import ScriptedEngine
 
