@@ -1,6 +1,6 @@
 """Who tells a call whether its caller has finished: for English our own net, for all languages Smart Turn.
 
-The net answers in 2 ms and is asked at every pause. Unless it is sure that the turn is over, Smart Turn,
+The net answers in 4 ms and is asked at every pause. Unless it is sure that the turn is over, Smart Turn,
 which has heard people, is asked, too, as far as there is time for it.
 """
 
