@@ -21,11 +21,10 @@ Send = Callable[[m.FromWorker], None]
 class Line:
     """One call's media between the stack and the socket."""
 
-    def __init__(self, call_id: str, call: Call, send: Send, share: int = 0) -> None:
-        """``call``: the stack's; ``share``: with which others it is looked at."""
+    def __init__(self, call_id: str, call: Call, send: Send) -> None:
+        """``call``: the stack's."""
         self.call_id = call_id
         self.call = call
-        self.share = share
         self.next: Call | None = None  # where the far end sent us, while nobody has answered there
         self.outbox = Outbox()
         self.wants_early = False  # what comes before the answer is to be heard

@@ -16,7 +16,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
-from itertools import cycle
 from typing import Any
 
 from baresip.call import Call, CallState, TransferRequest
@@ -35,10 +34,7 @@ from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.trust import attach, own_sockets
 
-TICK_S = 0.01  # between two looks at a line
-SHARES = (
-    4  # of all lines, looked at one after another: else what comes of 30 comes at once, and the last waits
-)
+TICK_S = 0.01
 NAMES = {
     "opus": "opus/48000/2",
     "g722": "g722/16000/1",
@@ -147,10 +143,10 @@ class Stack:
     async def run(self) -> None:
         """Move audio until cancelled."""
         due = time.monotonic()
-        for share in cycle(range(SHARES)):
-            due = max(due + TICK_S / SHARES, time.monotonic())
+        while True:
+            due = max(due + TICK_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            for line in [one for one in self._lines.values() if one.share == share]:
+            for line in list(self._lines.values()):
                 self._move(line, partial(line.tick, due))
 
     def _move(self, line: Line, move: Callable[[], None]) -> None:
@@ -282,10 +278,9 @@ class Stack:
         self._send(m.Incoming(call_id, call.peer or "", called, call.call_id or "", headers))
 
     def _watch(self, call_id: str, call: Call, early: bool = False) -> None:
-        shares = [line.share for line in self._lines.values()]
-        line = Line(call_id, call, self._send, min(range(SHARES), key=shares.count))
+        line = self._lines[call_id] = Line(call_id, call, self._send)
+
         line.wants_early = early
-        self._lines[call_id] = line
         self._listen(line, call)
 
     def _listen(self, line: Line, call: Call) -> None:
