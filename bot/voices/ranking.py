@@ -110,7 +110,7 @@ class Query:
 
     @property
     def anything(self) -> bool:
-        """Nothing is said of how it should sound."""
+        """Any voice will do: nothing is said of how it should sound."""
         return not (self.words or self.ways or self.gender)
 
 
