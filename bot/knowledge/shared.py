@@ -123,7 +123,7 @@ class SharedVectors:
         if time.monotonic() < due:
             return
         async with self._store.writing(edition.name) as ours:
-            if not ours:
+            if not ours or await self._look(base, edition):  # another has finished it since
                 return
             try:
                 if await self._written(base, edition):

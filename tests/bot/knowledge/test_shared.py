@@ -25,7 +25,7 @@ from bot.knowledge.store import Store
 from bot.knowledge.vectors import Vectors, coded
 from bot.remembering import shared_vectors
 from bot.settings import KnowledgeSettings, RedisSettings, Settings
-from pipeline.memory import Memory
+from pipeline.memory import Memory, VectorStore
 from pipeline.memory import vectors as vectors_module
 from tests.pipeline.memory.redis_server import (
     RedisServer,
@@ -266,6 +266,29 @@ async def test_machines_with_equal_documents_share_an_edition(
             await finds_as_in_memory(parley, here)
     assert len(await redis8.keys()) == 2
     assert await times(redis8, "VADD") == 200 + 220
+
+
+async def test_what_another_finished_after_a_look_is_not_written_again(
+    folder: Path, redis8: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, finished = asyncio.Event(), asyncio.Event()
+    look = VectorStore.look
+
+    async def slowly(store: VectorStore, edition: str, count: int) -> bool:
+        found = await look(store, edition, count)
+        if not looked.is_set():
+            looked.set()
+            await finished.wait()
+        return found
+
+    async with knowing(folder, redis8.url) as late, knowing(folder, redis8.url) as one:
+        monkeypatch.setattr(VectorStore, "look", slowly)
+        await late.search("shop", "bas")
+        await looked.wait()
+        await asked_of(redis8, one)
+        finished.set()
+        await asked_of(redis8, late)
+    assert await times(redis8, "VADD") == 200
 
 
 def _others() -> Iterator[Path | None]:
