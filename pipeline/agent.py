@@ -10,6 +10,7 @@ from pipeline.interjection import Kinds
 from pipeline.segmenter import SegmenterSettings
 from pipeline.tools.consent import ENGLISH, AgreeingWords
 from pipeline.tools.tool import Tool
+from pipeline.tools.waiting import WaitingPolicy
 from pipeline.turn_end import TurnEnd
 from pipeline.turns import TurnSettings
 
@@ -37,6 +38,7 @@ class CallAgent:
     tools: Mapping[str, Tool] = field(default_factory=dict)  # by the name in the schema
     sampling: Sampling = field(default_factory=Sampling)
     silence: SilencePolicy | None = None
+    waiting: WaitingPolicy | None = None  # what is said while a tool takes its time
     voice_choice: bool = False  # whether callers may choose another voice
     more_voices: Sequence[str] = ()  # beyond the engine's own: it can be given them
     agreeing: AgreeingWords = ENGLISH  # what a caller says who agrees to what they were asked

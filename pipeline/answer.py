@@ -33,6 +33,7 @@ class Answer:
     again: bool  # another answer to it was settled, and died with the engine
     prompt: str | None  # what it answers instead of speech
     to_voice: bool  # answers the caller's speech, not a prompt
+    aside: bool = False  # answers nothing: words in passing, of which the engine keeps no trace
     caller_ended: float = 0.0  # when the caller's last voiced sample arrived, in the stage's clock (s)
     may_speak: bool = False
     started: bool = False  # frames of it have gone to the output

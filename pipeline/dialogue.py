@@ -67,6 +67,7 @@ from pipeline.turns import (
 
 GREETING_INSTRUCTION = "The call has just begun. Greet the caller with these words: {greeting}"
 SILENCE_INSTRUCTION = "The caller has been silent for a while. Say these words: {words}"
+WAITING_INSTRUCTION = "A tool is still at work, and the caller waits. Say these words: {words}"
 KEYS_INSTRUCTION = "The caller pressed these keys on the phone: {keys}"
 
 
@@ -123,9 +124,11 @@ class Dialogue:
             for event in self.ear.push(pcm):
                 await self._handle(event)
                 await self._output.caller_speaks(isinstance(event, SpeechStart))
-            await self._handle(self.ear.tick)
+            tick = self.ear.tick
+            await self._handle(tick)
             if self._client and self._turns.idle and not self.line.over:
                 await self._prompted()
+            self._keep_company(tick.now)
 
     async def key_pressed(self, key: str) -> None:
         """The caller pressed a key of their phone; an entry is answered once the floor is free."""
@@ -152,6 +155,27 @@ class Dialogue:
         if self._owed.prompt is not None:
             await self._handle(Prompt())
             self._owed.prompt = self._keyed = None
+
+    def _keep_company(self, now: int) -> None:
+        """Say something to a caller who waits for a tool, when it is time."""
+        ending = self._over or self.line.over or self.line.leaving
+        client = None if ending or not self._turns.idle else self._client
+        words = self.desk.words_for_waiting(now, client is not None)
+        if client and words:
+            self._say_aside(WAITING_INSTRUCTION.format(words=words), client)
+
+    def _say_aside(self, text: str, client: EngineClient) -> None:
+        """Have words said in passing, the floor being free, without a trace in the engine's history.
+
+        There the result of a tool is to follow its call, and nothing that the model may say here counts as
+        an answer or can ask for a tool.
+        """
+        asked, _ = self._turns.handle(Prompt())
+        assert isinstance(asked, Speculate)
+        self._answer = Answer(
+            asked.turn, client, asked, again=False, prompt=None, to_voice=False, aside=True, may_speak=True
+        )
+        self._send(Respond(asked.turn, text=text))
 
     async def interrupted(self) -> None:
         """Somebody else in the pipeline interrupts: what was pushed is silenced already."""
@@ -196,6 +220,8 @@ class Dialogue:
         policy = self._agent.silence
         if policy is None or self._client is None or self._owed.prompt is not None or self.line.over:
             return
+        if self.record.tools.at_work:
+            return  # it is they who wait for us
         if times <= policy.times:
             self._owed.prompt = SILENCE_INSTRUCTION.format(words=policy.words)
         elif policy.hang_up:
@@ -257,7 +283,9 @@ class Dialogue:
         """Silence the answer, and cut every record of it at what was heard."""
         self._answer = None
         heard = answer.ledger.heard_groups
-        if heard or answer.to_voice:
+        if answer.aside:
+            await self._passed(answer, interrupted=True)
+        elif heard or answer.to_voice:
             self._send(Commit(answer.turn, -1 if answer.whole else heard), answer.client)
             await self._enter(answer, interrupted=True)
             self._run_tools(answer)
@@ -341,7 +369,7 @@ class Dialogue:
             self._turns.handle(Reset())
             if (answer := self._answer) is not None:
                 unheard = not answer.ledger.heard_groups
-                if unheard or answer.tool_calls:
+                if (unheard or answer.tool_calls) and not answer.aside:
                     self._owed.lost(answer)
                 await (self._withdraw(answer) if unheard else self._stop_answer(answer))
             text = "The speech engine stopped and is being started again. One moment, please."
@@ -374,7 +402,7 @@ class Dialogue:
                 elif self.record.transcribe(turn, text):
                     self.desk.transcribed()
                     await self._tell_transcript(turn, text)
-            case ToolCall() if answer:
+            case ToolCall() if answer and not answer.aside:
                 answer.tool_calls.append(event)
                 self.desk.speculate(event)
             case Done() if answer and not answer.done:
@@ -393,7 +421,7 @@ class Dialogue:
     async def _made(self, answer: Answer) -> None:
         """The engine makes nothing more of an answer that may speak."""
         assert answer.done is not None
-        if answer.done.reason == "error":
+        if answer.done.reason == "error" and not answer.aside:
             await self._output.tell(
                 page.Notice("warning", "The answer could not be made. Please say it again.")
             )
@@ -438,7 +466,10 @@ class Dialogue:
         self._output.fader.resume()
         ledger = answer.ledger
         failed = answer.done.reason == "error"
-        if failed and not ledger.heard_groups:
+        if answer.aside:
+            await self._passed(answer, interrupted=False)
+            await self._output.tell(page.BotDone(answer.turn))
+        elif failed and not ledger.heard_groups:
             self._send(protocol.Drop(answer.turn), answer.client)
         else:
             whole = ledger.complete and not failed
@@ -448,10 +479,16 @@ class Dialogue:
             self._run_tools(answer)
         await self._handle(Finished(answer.turn))
 
+    async def _passed(self, answer: Answer, interrupted: bool) -> None:
+        """Words in passing are over: what was heard of them is on record, and the engine forgets them."""
+        self._send(protocol.Drop(answer.turn), answer.client)
+        if answer.ledger.heard_groups:
+            await self._enter(answer, interrupted)
+
     async def _enter(self, answer: Answer, interrupted: bool) -> None:
         """Put what was heard on record."""
         exchange = answer.exchange(interrupted)
-        self.record.add(exchange)
+        self.record.add(exchange, answer.aside)
         if exchange.sources:
             await self._output.tell(page.Sources(answer.turn, exchange.sources))
 
@@ -473,6 +510,10 @@ class Dialogue:
     async def _tool_news(self, answer: bool) -> None:
         """A result is there; ``answer``: the model should speak."""
         async with self._lock:
+            going_on = self._answer
+            if answer and going_on and going_on.aside and not going_on.sounded:
+                self._turns.handle(Finished(going_on.turn))  # nobody waits any more
+                await self._withdraw(going_on)
             self._deliver()
             if answer and self._owed.prompt is None:
                 self._owed.prompt = ""

@@ -47,9 +47,12 @@ class CallRecord:
         """Whether anything the bot said was heard to its end."""
         return any(not exchange.interrupted for exchange in self.conversation.exchanges)
 
-    def add(self, exchange: Exchange) -> None:
-        """A settled turn; the first that has words since something was looked up is an answer from that."""
-        if exchange.bot and self._sources:
+    def add(self, exchange: Exchange, aside: bool = False) -> None:
+        """A settled turn; the first that has words since something was looked up is an answer from that.
+
+        ``aside``: it answers nothing.
+        """
+        if exchange.bot and self._sources and not aside:
             exchange.sources, self._sources = self._sources, []
         self.conversation.add(exchange)
         self._keep()
@@ -76,8 +79,12 @@ class CallRecord:
 
     @property
     def next_turn(self) -> int:
-        """The number of the next turn: an engine that was given the history takes no lower one."""
-        return 1 + max((entry.turn for entry in self.history), default=-1)
+        """The number of the next turn: an engine that was given the history takes no lower one.
+
+        Words said in passing are on record alone.
+        """
+        turns = [entry.turn for entry in self.history]
+        return 1 + max([*turns, *(exchange.turn for exchange in self.conversation.exchanges)], default=-1)
 
     @property
     def facts(self) -> dict[str, str]:

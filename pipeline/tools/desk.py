@@ -19,8 +19,10 @@ from pipeline.tools.permission import ASK_FIRST, NOBODY_KNOWS, needs_consent
 from pipeline.tools.runner import Outcome, run_tool
 from pipeline.tools.speculation import Look, Speculation
 from pipeline.tools.tool import Line, Tool
+from pipeline.tools.waiting import Waiting
 
 MAX_ROUNDS = 4  # answers in a row, without a word of the caller, that may ask for tools: a model can go round
+QUESTION_MARKS = ("?", "？", "؟")
 TOO_MANY = "Error: {name} was not run: too many tools in a row. Answer the caller with what there is."
 
 Tell = Callable[[page.PageMessage], Awaitable[None]]
@@ -59,6 +61,8 @@ class ToolDesk:
         self._agreed: set[int] = set()  # turns whose yes has let a call through
         self._words = asyncio.Event()  # set for a moment when the caller's words have come
         self._rounds = 0
+        self._waiting = Waiting(agent.waiting)
+        self._asks = False  # the model was told to ask the caller, who has said nothing since
         self._foreign = any(tool.foreign for tool in agent.tools.values())
 
     @property
@@ -85,8 +89,12 @@ class ToolDesk:
         self._rounds = 0 if to_voice else self._rounds + 1
         looks = [self._speculation.taken(call) for call in calls]
         self._speculation.give_up()
+        if to_voice:
+            self._asks = False
         if not calls:
             return
+        if to_voice and not again:
+            self._waiting.asked()
         errands = self._record.tools.enter(calls, again)
         for errand in errands if self._rounds > MAX_ROUNDS else ():
             if errand.state == "asked":
@@ -96,6 +104,22 @@ class ToolDesk:
         task = asyncio.create_task(work, name=f"tools of turn {turn}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def words_for_waiting(self, now: int, free: bool) -> str:
+        """What a caller is told now who waits for a tool; mostly nothing. To be asked all the time.
+
+        Args:
+            now: how far their audio has come, in samples at 16 kHz.
+            free: nobody has the floor, and nothing else is to be said.
+        """
+        return self._waiting.tick(now, free and self._record.tools.at_work and not self._question_stands)
+
+    @property
+    def _question_stands(self) -> bool:
+        """Whether it is the caller who is waited for. Words after a question would make their yes void."""
+        exchanges = self._record.conversation.exchanges
+        heard = exchanges[-1].bot.rstrip() if exchanges else ""
+        return self._asks or heard.endswith(QUESTION_MARKS)
 
     def transcribed(self) -> None:
         """The record has got more of the caller's words."""
@@ -140,6 +164,7 @@ class ToolDesk:
                 if consented(exchanges, turn, question, self._agent.agreeing):
                     self._agreed.add(turn)
                     return ""
+            self._asks = True
             return ASK_FIRST.format(question=question)
 
         def begin() -> None:

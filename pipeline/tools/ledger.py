@@ -68,6 +68,11 @@ class ToolLedger:
         return any(errand.state in ("asked", "begun") for errand in self._errands)
 
     @property
+    def at_work(self) -> bool:
+        """Whether something is being done this moment."""
+        return any(errand.state == "begun" for errand in self._errands)
+
+    @property
     def undelivered(self) -> list[ToolResult]:
         """Results that no engine is known to have in its history, in the order they were asked for."""
         return [errand.result for errand in self._errands if errand.state == "done"]

@@ -27,6 +27,7 @@ class CallLine:
     def __init__(self, output: Output, free: Callable[[], bool], voice: ChosenVoice) -> None:
         """See the class."""
         self.over = False  # nothing more is to be said
+        self.leaving = False  # the caller is being put through, and may hear somebody else already
         self._output = output
         self._free = free
         self._voice = voice
@@ -49,6 +50,10 @@ class CallLine:
 
     async def transfer(self, target: str, briefing: str | None = None) -> None:
         """``Line``: as the ingress can."""
-        await self._output.transfer(target, briefing)
-        self.over = True
+        self.leaving = True
+        try:
+            await self._output.transfer(target, briefing)
+            self.over = True
+        finally:
+            self.leaving = False
         await self._output.end("transferred", "You are being put through.")

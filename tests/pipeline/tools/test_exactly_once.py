@@ -41,6 +41,7 @@ def test_in_any_order_of_events() -> None:
         calls = [lived(seed) for seed in range(100)]
     # The dice do reach what is tested: turns that asked for tools, and results of all kinds.
     assert sum(len(call.fate.effects) for call in calls) > 100
+    assert sum(call.fate.asides for call in calls) > 60
     told = Counter(content.split(" ")[0] for call in calls for content in call.contents)
     assert told["booked"] > 60
     assert told["Error:"] > 20

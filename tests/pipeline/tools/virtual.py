@@ -41,6 +41,7 @@ from pipeline.memory import Remembered
 from pipeline.record import CallRecord
 from pipeline.segmenter import Segmenter
 from pipeline.tools.tool import CannotTransfer, Line, Tool, ToolError
+from pipeline.tools.waiting import WaitingPolicy
 
 STEP_MS = 40
 VOICE, SILENCE = (mark * (INPUT_RATE * STEP_MS // 1000) for mark in (b"\1\1", b"\0\0"))
@@ -75,6 +76,7 @@ class Fate:
     given: set[str] = field(default_factory=set)  # ids of results an engine was given
     entries: dict[int, str] = field(default_factory=dict)  # entries of the history: result content, by number
     faults: list[str] = field(default_factory=list)
+    asides: int = 0  # how often a caller was told that they wait
 
 
 class Engine:
@@ -107,8 +109,11 @@ class Engine:
                 if self._response is not None:
                     self._fate.faults.append("two responses at once")
                 self._response, self._made = message, []
+                self._fate.asides += bool(message.text)
                 self._making = asyncio.create_task(self._make(message))
             case Commit(turn, heard) if self._unsettled(turn):
+                if self._response is not None and self._response.text:
+                    self._fate.faults.append("words said in passing have entered the history")
                 self._settle(heard)
             case Drop(turn) if self._unsettled(turn):
                 self._end()
@@ -266,7 +271,8 @@ class VirtualCall:
         ear = Ear()
         settings = CallSettings(tool_timeout_s=1.0, tool_end_s=0.5)
         tool = Tool({"function": {"name": "book"}}, self._book)
-        agent = CallAgent("A", tools={"book": tool})
+        waiting = WaitingPolicy("One moment.", after_ms=self._dice.choice([40, 200, 700]), again_ms=400)
+        agent = CallAgent("A", tools={"book": tool}, waiting=waiting)
         loop = asyncio.get_running_loop()
         dialogue = ear.listener = Dialogue(agent, settings, self._record, ear, loop.time)
         self._number += 1
