@@ -55,6 +55,35 @@ class SilencePrompt(BaseModel):
     )
 
 
+WAITING_WORDS = {
+    "de": "Einen Moment, bitte.",
+    "en": "One moment, please.",
+    "es": "Un momento, por favor.",
+    "fr": "Un instant, s'il vous plaît.",
+    "it": "Un momento, per favore.",
+    "ja": "少々お待ちください。",
+    "ko": "잠시만 기다려 주세요.",
+    "nl": "Een ogenblikje, alstublieft.",
+    "pl": "Chwileczkę, proszę.",
+    "pt": "Um momento, por favor.",
+    "zh": "请稍等。",
+}
+"""Said to those who wait for a tool, by the agent's language, where its file does not say it better."""
+
+
+class Waiting(BaseModel):
+    """What is said to a caller who waits for a tool."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    say: str = Field(default="", description="The words; empty: those of its language, if Parley has some")
+    after_s: float = Field(
+        default=0.7, ge=0, le=60, description="Seconds of silence after which they are said; 0: never"
+    )
+    again_s: float = Field(default=8, ge=1, le=600, description="... and said again")
+    times: int = Field(default=2, ge=1, le=10, description="How often, at most, for what the caller said")
+
+
 class LeaveMessage(BaseModel):
     """What is said to an answering machine, after its beep."""
 
@@ -77,6 +106,9 @@ class Agent(BaseModel):
     )
     silence: SilencePrompt | None = Field(
         default=None, description="What it does about a caller who has fallen silent; nothing: it waits"
+    )
+    waiting: Waiting = Field(
+        default=Waiting(), description="What it says while a tool takes its time, and when"
     )
     voice_choice: bool = Field(
         default=False, description="Whether callers on the page may have it speak in another voice"
@@ -130,6 +162,13 @@ class Agent(BaseModel):
         """The file and the line of a field, ``where("answers", "numbers", 0)``, for a person."""
         line = _line(self._node, place).removesuffix(": ")
         return f"{self._file}, {line}" if line else str(self._file)
+
+    @property
+    def waiting_words(self) -> str:
+        """What its callers hear who wait for a tool; empty: nothing."""
+        if not self.waiting.after_s:
+            return ""
+        return self.waiting.say or WAITING_WORDS.get(self.language.split("-")[0], "")
 
     @property
     def agreeing_words(self) -> AgreeingWords:

@@ -33,6 +33,7 @@ from pipeline.record import CallRecord
 from pipeline.segmenter import SegmenterSettings
 from pipeline.tools.line import Transfer
 from pipeline.tools.tool import CannotTransfer
+from pipeline.tools.waiting import WaitingPolicy
 from pipeline.turns import TurnSettings
 from pipeline.webrtc import webrtc_transport
 
@@ -135,6 +136,7 @@ class Answering:
                 tools=self.toolbox.tools(),
                 agreeing=agent.agreeing_words,
                 silence=SilencePolicy(quiet.say, quiet.times, quiet.hang_up) if quiet else None,
+                waiting=self._waiting,
                 voice_choice=agent.voice_choice,
                 more_voices=tuple(self.voices.entries),
                 turn_end=self.opinions.turn_end,
@@ -154,6 +156,13 @@ class Answering:
     def _voice(self) -> str:
         """The agent's, if there is such a voice, or else the checkpoint's own."""
         return self.agent.voice if self.has_voice(self.agent.voice) else ""
+
+    @property
+    def _waiting(self) -> WaitingPolicy | None:
+        words, when = self.agent.waiting_words, self.agent.waiting
+        if not words:
+            return None
+        return WaitingPolicy(words, round(1000 * when.after_s), round(1000 * when.again_s), when.times)
 
     @property
     def _call_settings(self) -> CallSettings:

@@ -47,6 +47,8 @@ def test_a_name_alone_is_an_agent(tmp_path: Path) -> None:
         ("name: A\nkeys:\n  - open-sesame-open", "line 3: keys[1]: should be $NAME"),
         ("name: A\nagreeing: {words: []}", "line 2: agreeing.words: "),
         ("name: A\nvoice: [x]", "voice"),
+        ("name: A\nwaiting: {after_s: -1}", "line 2: waiting.after_s: "),
+        ("name: A\nwaiting:\n  words: Hold on.", "line 3: waiting.words: there is no such field"),
         ("- name", "should hold fields"),
         ("", "should hold fields"),
         ("name: [", "line 1: is not YAML"),
@@ -74,6 +76,28 @@ def test_an_unknown_agent_is_refused_with_those_there_are(tmp_path: Path, name: 
     (tmp_path.parent / "secret.yaml").write_text("name: Secret")
     with pytest.raises(AgentError, match="there is: ann"):
         load_agent(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "One moment, please."),
+        ("language: en-GB", "One moment, please."),
+        ("language: de", "Einen Moment, bitte."),
+        ("language: sw", ""),  # none of ours: the file has to say them
+        ("language: sw\nwaiting: {say: Subiri kidogo.}", "Subiri kidogo."),
+        ("waiting: {say: ' Hold on. ', after_s: 2}", "Hold on."),
+        ("waiting: {after_s: 0}", ""),
+        ("waiting: {say: Hold on., after_s: 0}", ""),
+    ],
+)
+def test_what_those_hear_who_wait_for_a_tool(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"name: A\n{text}\n")
+    assert load_agent(tmp_path, "a").waiting_words == words
+
+
+def test_the_shipped_agent_says_nothing_that_its_model_cannot_say() -> None:
+    assert load_agent(PACKAGE / "agents", "bluebird").waiting_words == ""
 
 
 def readme_agent() -> str:
