@@ -72,6 +72,15 @@ async def test_the_engine_is_given_what_was_said_and_nobody_is_greeted_twice() -
     assert [exchange.bot for exchange in end.conversation.exchanges] == ["Hello there.", "Yes?", "Monday."]
 
 
+def test_a_turn_that_is_on_record_alone_has_its_number_to_itself() -> None:
+    """Words for one who waits for a tool are in no history; a transcript finds its turn by the number."""
+    record = CallRecord(earlier())
+    record.enter(HistoryEntry(2, [6], turn=2))
+    record.add(Exchange(3, None, "One moment.", 2, spoken=False), aside=True)
+    again = CallRecord(Remembered("talk", {}, record.history, record.conversation))
+    assert again.next_turn == 4
+
+
 async def test_what_is_said_is_kept_as_it_is_settled_with_what_was_said_before() -> None:
     kept = Kept()
     async with scene(echo("Monday."), AGENT, record=CallRecord(earlier(), kept)) as call:
