@@ -62,6 +62,8 @@ class AudioJitterBuffer:
         return False, ready[-1] if ready else None
 
     def _accept(self, packet: RtpPacket) -> list[JitterFrame]:
+        if not packet._data:  # type: ignore[attr-defined] # depayloaded by the receiver
+            return []  # to FFmpeg it would be the end of the stream: nothing after it would be decoded
         number = packet.sequence_number
         if self._expected is None:
             self._expected = number
@@ -83,7 +85,7 @@ class AudioJitterBuffer:
         ready: list[JitterFrame] = []
         while self._expected is not None and self._expected in self._waiting:
             packet = self._waiting.pop(self._expected)
-            data: bytes = packet._data  # type: ignore[attr-defined] # depayloaded by the receiver
+            data: bytes = packet._data  # type: ignore[attr-defined]
             gap = (packet.timestamp - self._last_timestamp) % TIMESTAMP
             if self._unbroken and 0 < gap <= 5760:  # 120 ms, Opus's longest packet: a step, not a pause
                 self._step = gap
