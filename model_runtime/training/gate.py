@@ -77,6 +77,16 @@ class Caller:
 
         ``tools``: schemas of those the call has.
         """
+        reply, codes = self.write(wave, seed, greeted, tools)
+        stream = self.model.token2wav.stream(self.voice)
+        sound = [stream.push(codes[at : at + 4], last=False) for at in range(0, len(codes), 4)]
+        sound.append(stream.push([], last=True))
+        return replace(reply, pcm=np.concatenate(sound).astype(np.float32))
+
+    def write(
+        self, wave: NDArray[np.float32], seed: int, greeted: bool, tools: Sequence[dict[str, Any]] = ()
+    ) -> tuple[Reply, list[int]]:
+        """As ``ask``, but without sound, which takes longest: the codes of it instead."""
         model, template = self.model, self.model.template
         rows = model.hear_pieces(wave)
         pieces = model.conversation(BLUEBIRD, tools)
@@ -90,10 +100,7 @@ class Caller:
             cache.truncate(cache_at)
         ids, embeddings = model.prompt([*pieces, *model.human(rows), *template.opening()], rows)
         _, reply, codes = self._write(cache, ids, embeddings, seed + 1)
-        stream = model.token2wav.stream(self.voice)
-        sound = [stream.push(codes[at : at + 4], last=False) for at in range(0, len(codes), 4)]
-        sound.append(stream.push([], last=True))
-        return replace(reply, pcm=np.concatenate(sound).astype(np.float32))
+        return reply, codes
 
     def _write(
         self, cache: Any, ids: list[int], embeddings: torch.Tensor, seed: int

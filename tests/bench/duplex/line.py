@@ -24,6 +24,14 @@ class Line:
     jitter_ms: float = 0.0  # up to so late, in order
     overtaken: float = 0.0  # share that arrives after the packet behind it
 
+    def loses(self, losing: bool, draw: random.Random) -> bool:
+        """Whether the next packet is lost; ``losing``: whether the last one was."""
+        begins = stays = self.loss
+        if self.burst > 1:
+            stays = 1 - 1 / self.burst
+            begins = self.loss * (1 - stays) / (1 - self.loss)
+        return draw.random() < (stays if losing else begins)
+
 
 class BadLine:
     """One call's: ``install`` before it connects, ``close`` after it."""
@@ -60,12 +68,7 @@ class BadLine:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def _lost(self) -> bool:
-        line = self._line
-        begins = stays = line.loss
-        if line.burst > 1:
-            stays = 1 - 1 / line.burst
-            begins = line.loss * (1 - stays) / (1 - line.loss)
-        self._losing = self._draw.random() < (stays if self._losing else begins)
+        self._losing = self._line.loses(self._losing, self._draw)
         return self._losing
 
     def _delay(self) -> float:
