@@ -3,8 +3,10 @@
 aiortc 1.16 holds four packets back at all times, and a lost one until twelve more have come, after which
 the backlog stays: 80 ms before any loss and 280 ms for the rest of the call after the first. Nothing behind
 the decoder plays on a clock here (the engine and the segmenter count samples), so packets can go on as they
-come: in order, a hole filled with a stand-in once enough later packets show that the missing one is lost
-rather than late.
+come: in order, a hole filled with stand-ins once enough later packets show that the missing one is lost
+rather than late. For Opus a stand-in is a packet without sound, which has libopus conceal the loss: it goes
+on with the last pitch period, fades, and leaves the decoder as the next packet expects it. Of G.711, which
+no browser likes best, the last packet is repeated.
 
 aiortc offers no hook for this. pipecat replaces the video buffer through the same private attribute; aiortc
 is pinned to 1.16 and ``tests/pipeline/test_jitter.py`` holds the names used here.
@@ -18,15 +20,31 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtp import RtpPacket
 
-from pipeline.concealment import stand_ins
+from pipeline.concealment import LONGEST
 
 REORDER_PACKETS = 2  # later packets that may overtake one before it is given up: 40 ms
 RESTART_GAP = 1000  # packets; a jump this wide is a new stream, not a hole (20 s)
 SEQUENCE = 1 << 16  # RFC 3550: sequence numbers are 16 bits
 TIMESTAMP = 1 << 32  # and timestamps 32
 
-OPUS_SILENCE = b"\xf8\xff\xfe"  # RFC 6716: one 20 ms CELT frame that decodes to silence
-SILENCE = {"opus": OPUS_SILENCE, "pcmu": b"\xff" * 160, "pcma": b"\xd5" * 160}
+REPEATS = 2  # a vowel bears 40 ms of repetition; after that, silence
+G711_SILENCE = {"pcmu": b"\xff" * 160, "pcma": b"\xd5" * 160}  # 20 ms
+
+StandIns = Callable[[bytes, int], list[bytes]]
+"""Payloads for so many that were lost after the last one that came, at least 1."""
+
+
+def opus_stand_ins(last: bytes, missing: int) -> list[bytes]:
+    """``last`` with frames of no length, which stand for lost ones (RFC 6716, 3.2.1)."""
+    kind, frames = last[0] & 0xFC, last[0] & 3
+    if frames == 3 and len(last) > 1:  # counted: as many, of equal length, no padding
+        return [bytes([last[0], last[1] & 0x3F])] * missing
+    return [bytes([kind | min(frames, 1)])] * missing  # one, or two of equal length
+
+
+def g711_stand_ins(silence: bytes) -> StandIns:
+    """Two repetitions, then ``silence``, the payload of 20 ms."""
+    return lambda last, missing: [last if nth < REPEATS else silence for nth in range(missing)]
 
 
 class AudioJitterBuffer:
@@ -37,18 +55,18 @@ class AudioJitterBuffer:
         deliver: takes every payload but the one ``add`` returns, before it returns: ``(packet, timestamp,
         payload)``
             with the packet that caused it.
-        silence: the payload that decodes to 20 ms of silence.
+        stand_ins: what is given for lost ones, of one codec.
     """
 
     def __init__(
-        self, deliver: Callable[[RtpPacket, JitterFrame], None], silence: bytes = OPUS_SILENCE
+        self, deliver: Callable[[RtpPacket, JitterFrame], None], stand_ins: StandIns = opus_stand_ins
     ) -> None:
         """See the class."""
         self._deliver = deliver
-        self._silence = silence
+        self._stand_ins = stand_ins
         self._expected: int | None = None  # sequence number of the next payload to give
         self._waiting: dict[int, RtpPacket] = {}  # came before their turn
-        self._last = silence
+        self._last = b""
         self._last_timestamp = 0
         self._unbroken = False  # the last payload given was a real one, the one before ``_expected``
         self._step = 960  # timestamp units a packet: 20 ms at 48 kHz until seen otherwise
@@ -99,7 +117,7 @@ class AudioJitterBuffer:
         """Stand-ins for what is missing before the first packet that waits."""
         assert self._expected is not None
         missing = min((number - self._expected) % SEQUENCE for number in self._waiting)
-        pieces = stand_ins(self._last, self._silence, missing)
+        pieces = self._stand_ins(self._last, min(missing, LONGEST))
         self._expected = (self._expected + missing) % SEQUENCE
         self._unbroken = False
         self.concealed += len(pieces)
@@ -129,5 +147,7 @@ def _install(receiver: RTCRtpReceiver) -> None:
             frame.timestamp = mapper.map(frame.timestamp)
             queue.put((codec, frame))
 
-    name = next((codec.name.lower() for codec in codecs.values() if codec.name.lower() in SILENCE), "opus")
-    private["_RTCRtpReceiver__jitter_buffer"] = AudioJitterBuffer(deliver, SILENCE[name])
+    names = [codec.name.lower() for codec in codecs.values()]
+    name = next((name for name in names if name == "opus" or name in G711_SILENCE), "opus")
+    stand_ins = opus_stand_ins if name == "opus" else g711_stand_ins(G711_SILENCE[name])
+    private["_RTCRtpReceiver__jitter_buffer"] = AudioJitterBuffer(deliver, stand_ins)
