@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 
 from bot.ingress.sip.messages import FRAME_MS, HEARD_BYTES
-from pipeline.concealment import LONGEST, stand_ins
+from pipeline.concealment import LONGEST, Concealer
 
 FRAME_S = FRAME_MS / 1000
 LATE_S = 0.1  # without any audio for so long, the line is silent rather than late
@@ -35,7 +35,8 @@ class Intake:
         self.held = False  # then it is silence whatever comes: music is not for the bot
         self.concealed = 0  # frames
         self._rest = b""
-        self._last = SILENCE  # frame given
+        self._concealer = Concealer()
+        self._silent = True  # nothing came before what comes next, or too long ago to be gone on with
         self._due: float | None = None  # when what was read last should have come; None: nobody knows yet
         self._silent_at = now + LATE_S
 
@@ -44,24 +45,28 @@ class Intake:
         if pcm and not self.held:
             self._silent_at = now + LATE_S
             lost = self._lost(len(pcm) / HEARD_BYTES * FRAME_S, now)
-            if self._last is not SILENCE:
-                self.concealed += len(lost)
-            self._rest += b"".join(lost) + pcm
+            self._rest += self._stand_ins(lost) + self._concealer.heard(pcm)
+            self._silent = False
             whole = len(self._rest) // HEARD_BYTES * HEARD_BYTES
             frames, self._rest = self._rest[:whole], self._rest[whole:]
-            self._last = frames[-HEARD_BYTES:] or self._last
             return frames
         return self._silence(now, heard=bool(pcm))
 
-    def _lost(self, lasts: float, now: float) -> list[bytes]:
-        """For what should have come before audio that ``lasts`` so many seconds and is read ``now``."""
+    def _stand_ins(self, lost: int) -> bytes:
+        """For so many frames."""
+        if self._silent:
+            return SILENCE * lost
+        self.concealed += lost
+        return self._concealer.lost(lost * HEARD_BYTES // 2)
+
+    def _lost(self, lasts: float, now: float) -> int:
+        """Frames to fill before audio that ``lasts`` so many seconds and is read ``now``."""
         due = now if self._due is None else self._due + lasts
         late = now - due
         missing = int((late + FRAME_S - LOST_S) / FRAME_S) if late > 0 else 0
-        lost = stand_ins(self._last, SILENCE, missing)
         due = now if missing > LONGEST else due + missing * FRAME_S
         self._due = due + max(-EARLIER_S, min(LATER_S, now - due))
-        return lost
+        return min(missing, LONGEST)
 
     def _silence(self, now: float, heard: bool) -> bytes:
         count = 0
@@ -70,7 +75,8 @@ class Intake:
             count += 1
         count = min(count, BURST)
         if count:
-            self._last = SILENCE
+            self._silent = True
+            self._concealer = Concealer()
         if self._due is not None:
             self._due += count * FRAME_S
         if self.held and heard:
