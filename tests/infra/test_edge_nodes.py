@@ -30,6 +30,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Phone, Phone]]:
 
 
 _TONES = (("first", 880), ("second", 1040))
+DEAD = {"NODE_TIMEOUT_MS": "1000"}  # what is asked of a node that is dead is not waited for long
 SILENT = 60  # seconds between two OPTIONS: what a call finds out, it finds out by itself
 
 
@@ -73,16 +74,17 @@ def test_when_a_node_dies_the_next_one_gets_its_calls(
     tmp_path: Path, pair: tuple[Phone, Phone], how: str
 ) -> None:
     first, second = pair
-    with running_edge(tmp_path, [first.sip, second.sip]) as edge:
-        caller = Phone(tmp_path / "caller", TRUNK, "carrier", 440)
-        with phones(caller):
+    both, caller = [first.sip, second.sip], Phone(tmp_path / "caller", TRUNK, "carrier", 440)
+    with phones(caller):
+        with running_edge(tmp_path, both, PROBE_S=str(SILENT), **DEAD) as edge:
             if how == "killed":
                 first.kill()
             else:
                 first.pause(True)
             assert _outcomes(edge, caller, 4) == ["established"] * 4
-            assert f"node failed: node={NODE}:{first.sip} status=408" in edge.log()
+            edge.await_log(f"node failed: node={NODE}:{first.sip} status=408")
             assert _answered(second) == 4
+        with running_edge(tmp_path, both, **DEAD) as edge:
             edge.await_node(first.sip, "I")
             failed = edge.log().count("node failed")
             assert _outcomes(edge, caller, 2) == ["established"] * 2
@@ -92,7 +94,7 @@ def test_when_a_node_dies_the_next_one_gets_its_calls(
 @pytest.mark.slow
 def test_who_is_back_gets_calls_again(tmp_path: Path, pair: tuple[Phone, Phone]) -> None:
     first, second = pair
-    with running_edge(tmp_path, [first.sip, second.sip]) as edge:
+    with running_edge(tmp_path, [first.sip, second.sip], **DEAD) as edge:
         second.kill()
         first.kill()
         edge.await_node(second.sip, "I")
@@ -149,15 +151,15 @@ def test_when_all_nodes_are_full_the_trunk_is_told_when_to_try_again(tmp_path: P
         Line(edge, TRUNK) as trunk,
     ):
         trunk.send(trunk.request("INVITE"))
-        answer = trunk.whole_answer(8.0)
+        answer = trunk.whole_answer()
         assert answer.startswith("SIP/2.0 503 All Lines Are Busy")
         assert "Retry-After: 10" in answer
 
 
 def test_with_no_node_left_the_trunk_is_told_to_go_elsewhere(tmp_path: Path) -> None:
-    with running_edge(tmp_path, [free_port()]) as edge, Line(edge, TRUNK) as trunk:
+    with running_edge(tmp_path, [free_port()], **DEAD) as edge, Line(edge, TRUNK) as trunk:
         trunk.send(trunk.request("INVITE"))
-        answer = trunk.whole_answer(8.0)
+        answer = trunk.whole_answer()
         assert answer.startswith("SIP/2.0 503 No Parley Answers")
         assert "Retry-After: 10" in answer
 
