@@ -23,10 +23,11 @@ from pydantic import (
     model_validator,
 )
 
-TRUNK = "X-Parley-Trunk"  # which the edge puts there, as it does the next two; see infra/sip/README.md
+TRUNK = "X-Parley-Trunk"  # which the edge puts there, as it does the next three; see infra/sip/README.md
 EXTENSION = "X-Parley-Extension"
 SOURCE = "X-Parley-Source"
-EDGE = (TRUNK, EXTENSION, SOURCE)
+CALLED = "X-Parley-Called"
+EDGE = (TRUNK, EXTENSION, SOURCE, CALLED)
 
 _WHOLE = 1000  # a whole number's rank: above that of any beginning
 _SEPARATORS = re.compile(r"[ ().\-/]")  # what people write into numbers (RFC 3966, 5.1.1)
@@ -104,12 +105,14 @@ class Called:
 def called(to: str, caller: str, headers: Mapping[str, str]) -> Called:
     """A call to the address ``to`` from ``caller``, both as headers hold them (RFC 3261, 20.10).
 
-    Behind an edge the trunk is what the edge says, for what callers say of themselves is no proof there.
+    Behind an edge the trunk is what the edge says, for what callers say of themselves is no proof there, and
+    the number the one that the call was sent to: that of a forwarded call still stands in its To.
     """
     known = {name.lower(): value.strip() for name, value in headers.items()}
     edge = any(name.lower() in known for name in EDGE)
     trunk = known.get(TRUNK.lower(), "") if edge else _parts(caller)[1]
-    return Called(plain(_parts(to)[0]), trunk, known)
+    number = unquote(known.get(CALLED.lower(), "")) or _parts(to)[0]
+    return Called(plain(number), trunk, known)
 
 
 def _parts(address: str) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from infra.sip.settings import Settings
 
 TEMPLATES = (Path(__file__).with_name("modules.cfg"), Path(__file__).with_name("routes.cfg"))
 
+LONGEST_REGISTRATION_S = 3605  # the hour that a phone may register for, and the time to do it again
+
 
 def configuration(settings: Settings) -> dict[str, str]:
     """The files of the run folder by name. Some hold secrets: nobody else may read them."""
@@ -94,6 +96,8 @@ def _values(settings: Settings) -> str:
         "TRIES": settings.tries,
         "BAN_S": settings.ban_s,
         "FLOOD": settings.flood,
+        "IDLE_S": settings.idle_s,
+        "KNOWN_S": max(LONGEST_REGISTRATION_S, settings.max_call_s),
         "SCANNERS": settings.scanners,
         "NODE_TIMEOUT_MS": settings.node_timeout_ms,
         "PROBE_S": settings.probe_s,

@@ -86,6 +86,7 @@ class Settings:
     tries: int = 5
     ban_s: int = 600
     flood: int = 60
+    idle_s: int = 20
     scanners: str = SCANNERS
     node_timeout_ms: int = 2000
     probe_s: int = 5
@@ -351,6 +352,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "EDGE_TRIES": _whole(1, 1000),
     "EDGE_BAN_S": _whole(1, 86_400),
     "EDGE_FLOOD": _whole(4, 10_000),
+    "EDGE_IDLE_S": _whole(1, 3600),
     "EDGE_SCANNERS": _pattern,
     "EDGE_NODE_TIMEOUT_MS": _whole(200, 30_000),
     "EDGE_PROBE_S": _whole(1, 300),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bot.routing import EXTENSION, SOURCE, TRUNK, Answers, Called, called, choose, clash, rank
+from bot.routing import CALLED, EXTENSION, SOURCE, TRUNK, Answers, Called, called, choose, clash, rank
 
 
 def answers(**said: object) -> Answers:
@@ -90,6 +90,12 @@ def test_behind_an_edge_the_trunk_is_what_the_edge_says_and_not_what_callers_say
     assert called("sip:1@h", "sip:a@office", {SOURCE: "192.0.2.1"}).trunk == ""
     assert called("sip:1@h", "sip:a@office", {EXTENSION.upper(): "7"}).trunk == ""
     assert called("sip:1@h", "sip:a@office", {"X-Other": "7"}).headers == {"x-other": "7"}
+
+
+def test_behind_an_edge_the_number_is_the_one_the_call_was_sent_to() -> None:
+    assert called("sip:1@h", "sip:a@office", {CALLED: "+49 30 2"}).number == "+49302"
+    assert called("sip:1@h", "sip:a@office", {CALLED: "%2B4930"}).number == "+4930"
+    assert called("sip:1@h", "sip:a@office", {CALLED: "", SOURCE: "192.0.2.1"}).number == "1"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ import pytest
 from tests.infra.phones import Phone, certificate_of, phones
 from tests.infra.running_edge import GATEWAY, NODE, PASSWORD, TRUNK, Edge, running_edge
 
+IDLE_S = 4  # seconds, as the next
+BAN_S = 10  # seconds: longer than what the tests do meanwhile
+
 
 @pytest.fixture(scope="package")
 def edge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,7 +41,8 @@ def edge(edge_folder: Path, node: Phone) -> Iterator[Edge]:
         REGISTER="yes",
         TRUNK_GATEWAY=f"sip:{TRUNK}:{GATEWAY}",
         TRIES="4",
-        BAN_S="5",
+        BAN_S=str(BAN_S),
+        IDLE_S=str(IDLE_S),
     ) as running:
         yield running
 
