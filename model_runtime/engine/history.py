@@ -97,7 +97,9 @@ class History:
         """Bring a history longer than ``limit`` down to ``goal`` tokens, oldest turns first.
 
         Going further than the limit means that it has to be done seldom: all that follows the first change
-        must be prefilled again. Returns the position of the first change, ``None`` if nothing had to change.
+        must be prefilled again. What has not been answered yet goes only if it is too long for the limit:
+        a tool's result would be gone before the model has read it. Returns the position of the first change,
+        ``None`` if nothing had to change.
         Raises ``ContextFull`` when what can never go is longer than ``limit`` by itself; the history is then
         as it was.
         """
@@ -115,8 +117,11 @@ class History:
                 entry.tokens, entry.short = entry.short, None
             position += len(entry.tokens)
         position = 0
-        for entry in list(self.entries):
-            if len(self) <= goal:
+        answered = max(
+            (at for at, entry in enumerate(self.entries) if entry.kept or entry.turn >= 0), default=-1
+        )
+        for at, entry in enumerate(list(self.entries)):
+            if len(self) <= (goal if at <= answered else limit):
                 break
             if entry.kept:
                 position += len(entry.tokens)

@@ -61,3 +61,12 @@ def test_what_can_never_fit_is_refused_and_nothing_lost() -> None:
     with pytest.raises(ContextFull):
         history.shorten(5, 4)
     assert len(history) == 110
+
+
+def test_what_has_not_been_answered_goes_only_if_it_must() -> None:
+    history = filled()
+    history.append([Entry(Tokens([8] * 40)), Entry(Tokens([9] * 40))])  # what tools returned
+    assert history.shorten(100, 60) == 10
+    assert history.tokens().ids == [0] * 10 + [8] * 40 + [9] * 40
+    assert history.shorten(80, 60) == 10
+    assert history.tokens().ids == [0] * 10 + [9] * 40

@@ -282,6 +282,20 @@ def test_a_turn_that_cannot_fit_is_refused_and_the_session_goes_on() -> None:
     assert rig.last(Done).reason == "end"
 
 
+def test_a_long_result_that_fills_the_context_is_still_answered() -> None:
+    rig = Rig(max_context=600)
+    for turn in range(3):
+        answered(rig, turn)
+        rig.send(Commit(turn))
+    rig.send(ToolResult("find", "boats " * 60))
+    rig.kit.script = [*rig.groups(HELLO), rig.tokens.tts_end, rig.tokens.eot]
+    rig.send(Respond(3))
+    rig.run()
+    assert rig.last(Done).reason == "end"
+    rig.send(Commit(3))
+    assert rig.kit.model.tokenizer.decode(history(rig)).count("boats") == 60
+
+
 def test_a_reply_that_meets_the_end_of_the_context_is_cut_there() -> None:
     rig = Rig(Open("test", sampling=GREEDY), max_context=128, slot_masking=True)
     rig.hear()
