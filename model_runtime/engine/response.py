@@ -235,13 +235,21 @@ class Response:
         made = self.speech.ledger.made
         heard = made if heard_groups < 0 else min(heard_groups, made)
         natural = self.reason in ("end", "silent")
-        end = self._kit.tokens.tts_end
+        start, end = self._kit.tokens.tts_start, self._kit.tokens.tts_end
         after: list[int] = []
         if natural and heard == made and (heard_groups != 0 or self._calls):
-            ids = self._ids if end in self._ids or self._calls else [*self._ids, end]
+            ids = [*self._ids, end] if self._speech_open() else self._ids
             after = self._ids[self._group_ends[-1] if made else 0 :]
-            after = [id for id in after if id != end]
+            after = [id for id in after if id not in (start, end)]
         else:
             ids = [*self._ids[: self._group_ends[heard - 1] if heard else 0], end]
         reply = self._kit.prompts.reply(self.turn, ids, self.speech.ledger.text_of(heard), after)
         return [reply] if human is None else [human, reply]
+
+    def _speech_open(self) -> bool:
+        """Whether the model has left its speech open, perhaps one that it had opened again. A tool call ends
+        it, too.
+        """
+        tokens = self._kit.tokens
+        marks = (tokens.tts_start, tokens.tts_end, tokens.tool_call)
+        return next((id for id in reversed(self._ids) if id in marks), marks[0]) == marks[0]

@@ -149,6 +149,19 @@ def test_a_reply_that_never_closes_its_speech_is_closed_in_the_history() -> None
     assert_exact(rig)
 
 
+@pytest.mark.parametrize("words", [[], ["x", "y"]])
+def test_speech_that_was_opened_again_and_never_closed_is_closed_in_the_history(words: list[str]) -> None:
+    rig = Rig()
+    again = [rig.tokens.tts_start, *rig.groups(words)]
+    ids = answered(rig, after=again)
+    assert rig.last(Done).reason == "end"
+    rig.send(Commit(0))
+    assert history(rig)[-len(ids) - 2 :] == [*ids, rig.tokens.tts_end, rig.tokens.eot]
+    assert rig.session._history.entries[-1].short is not None
+    assert rig.tokens.tts_start not in rig.session._history.entries[-1].short.ids
+    assert_exact(rig)
+
+
 def test_endless_text_beside_the_speech_ends() -> None:
     rig = Rig(max_text_tokens=50)
     answered(rig, after=rig.text("blah") * 100)
