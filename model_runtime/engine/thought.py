@@ -16,8 +16,8 @@ from model_runtime.protocol import EngineMessage, Thinking
 def think(
     kit: Kit, turn: int, prompt: Tokens, context: Context, draws: Draws, emit: Callable[[EngineMessage], None]
 ) -> Work[None]:
-    """Think after ``prompt``, at most ``settings.max_thought_tokens``; adds to it all that stands before the
-    speech.
+    """Think after ``prompt``, at most ``settings.max_thought_tokens`` and half of the room there is; adds to
+    it all that stands before the speech.
 
     The form is Step-Audio-2-mini-Think's: ``<|BOT|>assistant\\n\\n<think>\\n`` ...
     ``</think>\\n\\n<tts_start>``.
@@ -28,7 +28,8 @@ def think(
     thought: list[int] = []
     closed = False
     drawn = yield from context.read(prompt, draw)
-    while len(thought) < kit.settings.max_thought_tokens:
+    longest = min(kit.settings.max_thought_tokens, context.room // 2)  # the other half is for the speech
+    while len(thought) < longest:
         events = parser.push([drawn])
         for event in events:
             if isinstance(event, Thought):

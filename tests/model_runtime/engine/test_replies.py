@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model_runtime.engine.ops import Prefill
 from model_runtime.engine.refusal import Refusal
 from model_runtime.protocol import (
     Cancel,
@@ -210,6 +211,17 @@ def test_a_dropped_thought_leaves_no_trace() -> None:
     rig.send(Drop(0))
     assert history(rig) == clean
     assert_exact(rig)
+
+
+def test_a_thought_leaves_room_for_speech_in_a_narrow_context() -> None:
+    rig = Rig(max_context=300, max_thought_tokens=1000)
+    rig.hear()
+    rig.kit.script = rig.text("so it is ") * 100
+    rig.send(Respond(0, spans=[(0, 16_000)], think=True))
+    rig.run(until=lambda: bool(rig.told(Thinking)) and isinstance(rig.session._jobs[0].op, Prefill))
+    rig.kit.script = [*rig.groups(HELLO), rig.tokens.tts_end, rig.tokens.eot]
+    rig.run()
+    assert (rig.last(Done).reason, rig.last(Done).text) == ("end", "hello")
 
 
 # --- transcripts ---
