@@ -74,9 +74,11 @@ class Record:
             if old[0] is not new[0] or old[1] is not new[1]:
                 break
             same += 1
-        if same == len(now) < len(self._told):
-            same = max(0, same - 1)  # told once more, which voids what stood behind it
-        self._told = now
+        shorter, self._told = same == len(now) < len(self._told), now
+        if shorter and not now:
+            return [HistoryEntry(0, [])]  # nothing is left: so says an entry of nothing
+        if shorter:
+            same -= 1  # told once more, which voids what stood behind it
         return [written(place, entry) for place, entry in enumerate(history.entries) if place >= same]
 
     def known(self, history: History) -> None:

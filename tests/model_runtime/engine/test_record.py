@@ -7,7 +7,18 @@ import torch
 from msgspec.structs import replace
 
 from model_runtime.engine.refusal import Refusal
-from model_runtime.protocol import Audio, Commit, HistoryEntry, Open, Respond, Speech, decode_client, encode
+from model_runtime.protocol import (
+    Audio,
+    Commit,
+    Drop,
+    HistoryEntry,
+    Open,
+    Respond,
+    Speech,
+    ToolResult,
+    decode_client,
+    encode,
+)
 from tests.model_runtime.engine.rig import GREEDY, Rig
 from tests.model_runtime.engine.test_session import answered, assert_exact, history
 
@@ -73,6 +84,18 @@ def test_each_entry_is_told_once_and_anew_when_it_changes() -> None:
     again = [entry.place for entry in rig.told(HistoryEntry)][len(places) :]
     assert again[0] < len(places)
     assert [id for entry in told(rig) for id in entry.ids] == history(rig)
+
+
+def test_that_nothing_is_left_is_told_too() -> None:
+    rig = Rig(Open("test", sampling=GREEDY), max_context=260)
+    rig.send(ToolResult("find", "boats " * 50))
+    rig.run()
+    assert len(told(rig)[0].ids) > 260
+    answered(rig, 0)  # for which there would be no room else
+    rig.send(Drop(0))
+    assert history(rig) == []
+    assert [entry.ids for entry in told(rig)] == [[]]
+    assert history(resumed(told(rig))) == []
 
 
 def test_nothing_may_come_before_the_whole_history() -> None:
