@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from model_runtime.engine.job import Job
 from model_runtime.engine.kit import Kit
 from model_runtime.engine.ops import Decode, Op, Prefill
 from model_runtime.engine.refusal import Refusal
@@ -29,7 +30,7 @@ from model_runtime.engine.scheduler import Candidate, pick
 from model_runtime.engine.session import Session
 from model_runtime.engine.settings import Settings
 from model_runtime.model import SpeechModel
-from model_runtime.protocol import Audio, ClientMessage, EngineMessage, Open, Sampling
+from model_runtime.protocol import Audio, ClientMessage, EngineMessage, Error, Open, Sampling
 from model_runtime.speaking.voice import Voice
 from model_runtime.thinking.kv_cache import KVCache
 
@@ -103,6 +104,14 @@ class Clock:
         return self.now
 
 
+class OutOfLuckError(Exception):
+    """A fault in the midst of a unit of work."""
+
+
+def _broken(op: Op) -> None:
+    raise OutOfLuckError
+
+
 class Rig:
     """One session on the model, driven by hand."""
 
@@ -125,17 +134,22 @@ class Rig:
         noise = torch.randint(-8000, 8000, (int(seconds * 16_000),), generator=draw, dtype=torch.int16)
         self.send(Audio(noise.numpy().tobytes()))
 
-    def step(self) -> bool:
-        """One unit of work. False: there is none."""
+    def chosen(self) -> Job | None:
+        """What is to be done next."""
+        return pick(Candidate(job, due) for job, due in self.session.waiting(self.clock()))
+
+    def step(self, faulty: bool = False) -> bool:
+        """One unit of work, in which something goes wrong if ``faulty``. False: there is none."""
         with torch.inference_mode():
-            job = pick(Candidate(job, due) for job, due in self.session.waiting(self.clock()))
-            if job is None:
+            if (job := self.chosen()) is None:
                 return False
             try:
-                job.step(self.kit.execute)
+                job.step(_broken if faulty else self.kit.execute)
                 self.session.stepped(job)
             except Refusal as refusal:
                 self.session.abandon(job, refusal.error)
+            except OutOfLuckError:
+                self.session.abandon(job, Error("internal", "It broke.", turn=job.turn))
             return True
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
@@ -175,7 +189,7 @@ class Rig:
         whole = self.session._history.tokens()
         context = self.session._context
         assert context.ids == whole.ids
-        return self._scores(context._held(), whole.ids)
+        return self.scores(context._held())
 
     def fresh_scores(self) -> Tensor:
         """The same, with everything read anew by a session that has no past."""
@@ -183,9 +197,10 @@ class Rig:
         cache = self.kit.model.new_cache(2048)
         with torch.inference_mode():
             self.kit.model.prefill(cache, whole.ids, self.kit.model.embed(whole.ids, whole.rows))
-        return self._scores(cache, whole.ids)
+        return self.scores(cache)
 
-    def _scores(self, cache: KVCache, ids: list[int]) -> Tensor:
+    def scores(self, cache: KVCache) -> Tensor:
+        """What the model expects after a turn has been opened behind ``cache``: logits [vocabulary]."""
         length = cache.length
         scores = SpeechModel.step(self.kit.model, cache, self.tokens.bot)
         cache.truncate(length)
