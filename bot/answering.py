@@ -180,6 +180,7 @@ class Answering:
                 max_turn_ms=turns.max_turn_ms,
                 silence_ms=round(1000 * quiet.after_s) if quiet else 0,
             ),
+            tell_decisions=turns.tell,
             max_call_s=self.settings.max_call_s,
             reconnect_s=RECONNECT_S,
             connect_timeout_s=self.settings.connect_timeout_s,

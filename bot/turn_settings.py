@@ -73,6 +73,11 @@ class TurnSettings(Group):
         le=3,
         description="How readily sound is taken for noise (webrtcvad's 0 to 3).",
     )
+    tell: bool = Field(
+        default=False,
+        description="Whether pages are told what is decided of who has the floor, and when "
+        "(`decided` messages), to look at.",
+    )
 
     @field_validator("pause_ms")
     @classmethod

@@ -53,6 +53,7 @@ class CallSettings:
 
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     turns: TurnSettings = field(default_factory=TurnSettings)
+    tell_decisions: bool = False  # whether the page is told what the turn machine decides
     open_timeout_s: float = 10.0  # for the engine to open a session
     reconnect_s: float = 10.0  # how long a lost engine is waited for
     reconnect_every_s: float = 0.25

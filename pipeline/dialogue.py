@@ -32,6 +32,7 @@ from pipeline import page_messages as page
 from pipeline.agent import CallAgent, CallSettings
 from pipeline.answer import Answer
 from pipeline.chosen_voice import ChosenVoice, Favourite, Timbres, no_timbre
+from pipeline.decisions import decided
 from pipeline.ear import Ear
 from pipeline.engine_client import EngineClient, EngineGone
 from pipeline.output import Output
@@ -185,8 +186,14 @@ class Dialogue:
     # --- the turn machine's actions ------------------------------------------------------------------------
 
     async def _handle(self, event: Event, broadcast: bool = True) -> None:
+        await self._tell_decided(event)
         for action in self._turns.handle(event):
             await self._do(action, broadcast)
+            await self._tell_decided(action)
+
+    async def _tell_decided(self, what: Event | Action) -> None:
+        if self._settings.tell_decisions and (message := decided(what, self._turns.answering)):
+            await self._output.tell(message)
 
     async def _do(self, action: Action, broadcast: bool) -> None:
         if isinstance(action, Speculate):

@@ -103,6 +103,18 @@ class ToolUsed(msgspec.Struct, tag="tool", frozen=True):
     state: Literal["running", "done", "failed"]
 
 
+class Decided(msgspec.Struct, tag="decided", frozen=True):
+    """What the turn machine decided over ``turn``'s answer, or was told of what it heard. For who tunes it.
+
+    ``what`` is an action of ``pipeline.turns.events`` in lower case ("speculate", "speak", "duck", "hold",
+    "resume", ...) or the word that it was told by a judge of sounds ("back-channel", "finished", ...). Sent
+    only where ``PARLEY_TURNS__TELL`` asks for it.
+    """
+
+    turn: int
+    what: str
+
+
 Level = Literal["info", "warning", "error"]
 
 
@@ -129,6 +141,7 @@ PageMessage = (
     | Latency
     | Sources
     | ToolUsed
+    | Decided
     | Notice
 )
 

@@ -102,6 +102,23 @@ async def test_a_short_word_that_wants_the_floor_stops_the_answer() -> None:
     assert [len(pcm) - len(heard[0]) for pcm in heard] == [n * 2 * INPUT_RATE // 25 for n in range(4)]
 
 
+@pytest.mark.parametrize("asked_for", [True, False])
+async def test_who_wants_to_see_it_is_told_what_is_decided(asked_for: bool) -> None:
+    agent = replace(MUTE, kinds=lambda _: {"back-channel": 0.0, "words": 1.0, "noise": 0.0})
+    settings = replace(SETTINGS, turns=TurnSettings(judge_ms=80), tell_decisions=asked_for)
+    async with scene(echo(*("la " for _ in range(20))), agent, settings) as call:
+        await call.ready()
+        await call.caller(voice=600, silence=500)
+        await call.hear(2 * GROUP_MS)
+        await call.caller(voice=300, silence=220)
+        await eventually(lambda: bool(call.seen(page.Interrupted)), "the interruption")
+        await call.caller(silence=40)  # what is told of it comes behind it
+        told = [message.what for message in call.seen(page.Decided) if message.turn == 0]
+    steps = ["speculate", "speak", "duck", "hold", "stop"]
+    assert [what for what in told if what in steps] == (steps if asked_for else [])
+    assert ("barge-in" in told) == asked_for  # what it sounded like
+
+
 async def test_after_what_sounds_like_a_back_channel_it_goes_on_at_once() -> None:
     agent = replace(MUTE, kinds=lambda _: {"back-channel": 1.0, "words": 0.0, "noise": 0.0})
     settings = replace(SETTINGS, turns=TurnSettings(judge_ms=80))
