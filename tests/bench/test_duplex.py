@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -13,10 +14,12 @@ import pytest
 from bot.headset import RATE
 from bot.waveform import Pcm
 from pipeline.turns import Hold, Speak
+from tests.bench.duplex.drawing import Label, decisions, rows, spoken_by_bot, stretches
 from tests.bench.duplex.figures import summary
 from tests.bench.duplex.line import BadLine, Line
-from tests.bench.duplex.reading import ANSWER_S, Seen, look
-from tests.bench.duplex.scenes import KINDS, Scene, scenes
+from tests.bench.duplex.page import page
+from tests.bench.duplex.reading import ANSWER_S, Seen, Told, look, look_after
+from tests.bench.duplex.scenes import KINDS, Echo, Scene, scenes
 from tests.bench.duplex.sounds import SPEECH, cough, silence
 from tests.bench.duplex.virtual import play, settings
 
@@ -81,6 +84,164 @@ def test_figures_carry_the_names_of_others() -> None:
     met = {goal.name: goal.met for goal in goals}
     assert met["interruptions not yielded to"]
     assert "pause taken over" not in met  # nothing was played of it
+
+
+def answered_after(*ms: int) -> tuple[Pcm, Pcm, list[tuple[int, int]]]:
+    """Both sides of a call in which the same is asked again and again, and where; 0: without an answer."""
+    asked = [(n * 4 * RATE + RATE // 2, n * 4 * RATE + RATE) for n in range(len(ms))]
+    said = silence(4000 * len(ms))
+    bot = said.copy()
+    for (start, end), late in zip(asked, ms, strict=True):
+        said[start:end] = 0.3
+        if late:
+            bot[end + late * RATE // 1000 :][:RATE] = tone(1.0)
+    return said, bot, asked
+
+
+def test_a_bot_that_never_answers_is_none_that_failed() -> None:
+    said, bot, (asked,) = answered_after(0)
+    scenes_of = (
+        Scene("turn end", "", lambda: said),
+        Scene("interruption", "", lambda: said, lambda: said),
+        Scene("back-channel", "", lambda: said, lambda: said),
+    )
+    never = [look(scene, said, bot, asked, None, toned=True) for scene in scenes_of]
+    assert [one.unanswered for one in never] == [True] * 3
+    metrics, goals = summary([*never, seen(None, tone(1.0), kind="turn end")])
+    assert metrics["full_duplex_bench_v1"]["smooth_turn_taking"]["TOR"] == 0.5
+    assert metrics["full_duplex_bench_v1"]["user_interruption"]["TOR"] == 0
+    assert metrics["tau_voice"]["R_R"] == 0.5
+    assert metrics["kinds"]["turn end"]["unanswered"] == 1
+    told = {goal.name: goal for goal in goals}
+    assert told["ends of turns not taken"].value == 50
+    assert told["questions not answered"].value == 75
+    assert told["scenes that failed"].met
+    assert "back-channels that stopped it" not in told  # there was nothing to stop
+
+
+def test_a_scene_that_could_not_be_played_is_in_no_figure_and_told_of() -> None:
+    broken = Seen("turn end", "one", failed="CallFailed: No connection came about.")
+    metrics, goals = summary([broken, seen(None, tone(1.0), kind="turn end")])
+    assert metrics["kinds"]["turn end"]["scenes"] == 1
+    assert metrics["tau_voice"]["R_R"] == 1
+    assert not next(goal for goal in goals if goal.name == "scenes that failed").met
+    assert "1 of 1 scenes could not be played" in page([broken], goals)
+
+
+def test_a_question_asked_over_and_done_with_is_not_answered_by_a_late_voice() -> None:
+    """Nothing was said over it, since nothing sounded in time: who answers then answers nobody."""
+    said, bot, (asked,) = answered_after(1800)
+    found = look(Scene("interruption", "", lambda: said, lambda: said), said, bot, asked, None, toned=True)
+    assert found.unanswered
+    assert not found.answered
+
+
+@pytest.mark.parametrize(("after", "met"), [(460, True), (700, False)])
+def test_what_an_outage_leaves_behind_is_read_against_the_same_question(after: int, met: bool) -> None:
+    said, bot, (before, again) = answered_after(400, after)
+    gone = (3 * RATE, 3 * RATE + 2 * RATE // 5)
+    found = look_after(Scene("outage", "", lambda: said), said, bot, before, gone, again)
+    assert found.later_ms == pytest.approx(after - 400, abs=2)
+    assert found.outage_s == (3.0, 3.4)
+    metrics, goals = summary([found])
+    assert metrics["kinds"]["outage"]["later_ms"]["p95"] == pytest.approx(after - 400, abs=2)
+    told = {goal.name: goal.met for goal in goals}
+    assert told["answer after an outage later than before it, p95"] == met
+
+
+def test_an_outage_after_which_nobody_answers_is_seen() -> None:
+    said, bot, (before, again) = answered_after(400, 0)
+    found = look_after(Scene("outage", "", lambda: said), said, bot, before, (0, 1), again)
+    assert found.unanswered
+    assert not {goal.name: goal.met for goal in summary([found])[1]}["questions not answered"]
+
+
+def test_a_caller_over_an_echo_must_be_yielded_to() -> None:
+    over = (BEGUN_S + 1.0, BEGUN_S + 2.0)
+    gave_up = seen(over, tone(1.2), silence(1300), tone(ANSWER_S), kind="echo interruption")
+    went_on = seen(over, tone(ANSWER_S), kind="echo interruption")
+    metrics, goals = summary([gave_up, went_on])
+    assert metrics["tau_voice"]["R_Y"] == 0.5
+    told = {goal.name: goal.value for goal in goals}
+    assert told["interruptions over an echo not yielded to"] == 50
+
+
+def test_an_echo_among_what_was_said_does_not_move_where_it_was_said() -> None:
+    answer = np.concatenate([silence(round(BEGUN_S * 1000)), tone(1.2), silence(1300), tone(ANSWER_S)])
+    said = np.roll(answer, RATE // 5) * np.float32(0.3)  # from beginning to end it comes back
+    span = (round(2.4 * RATE), round(3.4 * RATE))
+    said[slice(*span)] += 0.3
+    scene = Scene("echo interruption", "", lambda: said, lambda: said, echo=Echo(200, -10))
+    found = look(scene, said, answer, ASKED, span, toned=True)
+    assert found.over_s == pytest.approx((2.4, 3.4), abs=0.02)
+    assert found.silent_ms == pytest.approx(200, abs=20)
+
+
+TOLD: list[Told] = [
+    (0.5, "decided", 0, "speculate"),
+    (0.6, "decided", 0, "speak"),
+    (0.9, "bot-text", 0, "Delivery takes"),
+    (1.2, "bot-text", 0, " two"),
+    (1.21, "decided", 0, "duck"),
+    (1.3, "decided", 0, "barge-in"),
+    (1.34, "decided", 0, "barge-in"),
+    (1.35, "decided", 0, "hold"),
+    (1.4, "decided", 0, "stop"),
+    (1.41, "interrupted", 0, ""),
+]
+
+
+def test_what_the_bot_told_is_read_from_its_messages() -> None:
+    (words,) = spoken_by_bot(TOLD)
+    assert (words.text, words.ended) == ("Delivery takes two", "interrupted")
+    assert (words.start_s, words.end_s) == pytest.approx((0.74, 1.2))
+    labels = decisions(TOLD)
+    assert [label.what for label in labels] == ["speculate", "speak", "duck", "barge-in", "hold", "stop"]
+    assert labels[3].text == "words ×2"
+    assert list(stretches(TOLD, 5.0)) == [("duck", 1.21, 1.35), ("hold", 1.35, 1.4)]
+
+
+def test_no_label_lies_on_another() -> None:
+    """What is close together goes down like stairs, so that every line to above is free."""
+    assert rows([Label(0.0, "duck"), Label(0.05, "hold"), Label(0.1, "stop"), Label(9.0, "speak")]) == [
+        2, 1, 0, 0,
+    ]  # fmt: skip
+
+
+def test_the_page_has_words_and_decisions_of_every_call() -> None:
+    over = (BEGUN_S + 1.0, BEGUN_S + 2.0)
+    found = seen(over, tone(1.2), silence(1300), tone(ANSWER_S), kind="interruption")
+    said = [(0.5, 1.0, "Is <this> it?"), (*over, "No, wait.")]
+    found = replace(found, caller=[0.1, 0.2] * 300, bot=[0.2, 0.1] * 300, said=said, told=TOLD)
+    drawn = page([found], summary([found])[1])
+    for text in ("Is &lt;this&gt; it?", "No, wait.", "Delivery takes", "holds still", "words ×2", "stops"):
+        assert drawn.count(text) >= 2, text  # drawn, and told in the list
+
+
+async def test_a_line_that_is_cut_loses_all_for_a_while() -> None:
+    line = BadLine(Line(), random.Random(1))
+    sent: list[bytes] = []
+
+    class Transport:
+        async def _send_rtp(self, data: bytes) -> None:
+            sent.append(data)
+
+    class Sender:
+        transport = Transport()
+
+    class Peer:
+        def getSenders(self) -> list[Sender]:  # noqa: N802  as W3C has it
+            return [Sender()]
+
+    line.install(Peer())  # type: ignore[arg-type]
+    speech, report = b"\x80\x6f" + bytes(10), b"\x80\xc8" + bytes(10)
+    line.lose_all(60)
+    for packet in (speech, report):
+        await Sender.transport._send_rtp(packet)
+    line.lose_all(-1)
+    await Sender.transport._send_rtp(speech)
+    await asyncio.gather(*line._under_way)
+    assert sent == [report, speech]  # what is no sound gets through
 
 
 def test_scenes_are_the_same_from_the_same_seed() -> None:

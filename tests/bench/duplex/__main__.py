@@ -26,7 +26,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import Progress
+from rich.text import Text
 
 from tests.bench import report
 from tests.bench.duplex.calling import play
@@ -44,6 +46,7 @@ BLACK_BOX = (
     "long pause",
     "interruption",
     "person",
+    "outage",
 )  # what a voice of its own leaves to be read
 SEEDS = {"tuning": 1, "figures": 2026}
 
@@ -58,7 +61,10 @@ def toning_parley(folder: Path, echo_guard: bool) -> Iterator[str]:
         assert engine.stdout is not None
         url = engine.stdout.readline().strip()
         with parley_server(
-            folder / "serve.log", PARLEY_ENGINE__URL=url, PARLEY_ECHO_GUARD=str(echo_guard)
+            folder / "serve.log",
+            PARLEY_ENGINE__URL=url,
+            PARLEY_ECHO_GUARD=str(echo_guard),
+            PARLEY_TURNS__TELL="true",
         ) as server:
             yield server.url
     finally:
@@ -106,6 +112,18 @@ def together(seen: list[Seen], run_name: str, part: str) -> list[Seen]:
     (folder / f"{part.replace('/', '-of-')}.json").write_text(json.dumps([asdict(one) for one in seen]))
     found = [Seen(**one) for path in sorted(folder.glob("*.json")) for one in json.loads(path.read_text())]
     return sorted(found, key=lambda one: (*KINDS, *PEOPLE).index(one.kind))
+
+
+def tell_of_bad(seen: Sequence[Seen], console: Console) -> None:
+    """Which questions were not answered, and, for all to see, what could not be played."""
+    for one in seen:
+        if one.unanswered:
+            console.print(f"not answered: {one.kind} {one.name}", markup=False)
+    failed = [one for one in seen if one.failed]
+    if failed:
+        text = "\n".join(f"{one.kind} {one.name}: {one.failed}" for one in failed)
+        title = f"{len(failed)} of {len(seen)} scenes could not be played and are in none of the figures"
+        console.print(Panel(Text(text), title=title, border_style="bold red"))
 
 
 def plot(seen: Sequence[Seen], path: Path) -> None:
@@ -172,10 +190,8 @@ def main() -> int:
     path = report.write("duplex", where, metrics, goals)
     plot(seen, path.with_suffix(".png"))
     path.with_suffix(".html").write_text(page(seen, goals))
-    show(metrics["kinds"], goals, Console() if sys.stdout.isatty() else Console(width=110))
-    for one in seen:
-        if one.failed:
-            console.print(f"failed: {one.kind} {one.name}: {one.failed}", markup=False)
+    show(metrics["kinds"], goals, Console() if sys.stdout.isatty() else Console(width=120))
+    tell_of_bad(seen, console)
     console.print(
         f"{len(seen)} scenes; written: {path.relative_to(report.ROOT)}, {path.stem}.png and {path.stem}.html"
     )

@@ -34,13 +34,14 @@ class Line:
 
 
 class BadLine:
-    """One call's: ``install`` before it connects, ``close`` after it."""
+    """One call's: ``install`` once it is connected, ``close`` after it."""
 
     def __init__(self, line: Line, draw: random.Random) -> None:
         self._line = line
         self._draw = draw
         self._losing = False
         self._last_at = 0.0
+        self._gone_until = 0.0  # on the event loop's clock
         self._under_way: set[asyncio.Task[None]] = set()
 
     def install(self, peer: RTCPeerConnection) -> None:
@@ -55,12 +56,16 @@ class BadLine:
         async def sent(data: bytes) -> None:
             if is_rtcp(data):
                 await send(data)
-            elif not self._lost():
+            elif asyncio.get_running_loop().time() >= self._gone_until and not self._lost():
                 task = asyncio.create_task(arrives(data, self._delay()))
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
 
         transport._send_rtp = sent  # type: ignore[method-assign] # the one place before SRTP
+
+    def lose_all(self, seconds: float) -> None:
+        """From now on, for so long, nothing arrives."""
+        self._gone_until = asyncio.get_running_loop().time() + seconds
 
     async def close(self) -> None:
         for task in self._under_way:

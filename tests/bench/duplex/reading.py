@@ -1,4 +1,8 @@
-"""Reading a scene's recording: who spoke when, and what became of the answer."""
+"""Reading a scene's recording: who spoke when, and what became of the answer.
+
+A question that is not answered is something that was seen, and counts. A scene has failed only if it could
+not be played: the connection broke, or the bench itself was at fault.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.headset import RATE
-from bot.waveform import Pcm, first_loud, last_loud, spoken
+from bot.waveform import Pcm, delay_ms, first_loud, last_loud, spoken
 from tests.bench.duplex.scenes import Scene
 from tests.bot.speaking_engine import ANSWER
 
@@ -19,6 +23,12 @@ BLOCK = RATE // 100  # of an envelope: 10 ms
 Levels = NDArray[np.float32]
 LOWERED, SILENT, BACK = 0.7, 0.05, 0.8  # of the tone's own level: -3 dB is plainly lower
 STOPPED_S = 1.5  # speech over a voice that is no tone has stopped it if that is silent by then
+
+
+Said = tuple[float, float, str]
+"""Words of the caller's: from, to (seconds in the recording), and which."""
+Told = tuple[float, str, int, str]
+"""A message to the page: when it came (seconds in the recording), its type, the turn, and what it says."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,19 @@ class Seen:
     missing_ms: float = 0.0  # of an answer that was gone on with
     taken_over: bool = False  # the bot spoke in a pause of the caller's
     voice_to_voice_ms: float | None = None
-    failed: str = ""
+    unanswered: bool = False  # a question got no answer, so there was none to speak over
+    later_ms: float | None = None  # the answer after an outage came, than the same one before it
+    outage_s: tuple[float, float] | None = None  # where in the recording nothing of the caller arrived
+    failed: str = ""  # why the scene could not be played
     caller: list[float] | None = None  # both sides, 10 ms a value
     bot: list[float] | None = None
+    said: list[Said] | None = None
+    told: list[Told] | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it was played and there was an answer, to be given up or gone on with."""
+        return not self.failed and not self.unanswered
 
 
 def look(
@@ -50,12 +70,13 @@ def look(
     kind, name = scene.kind, scene.name
     if scene.echo is None:  # else the bot's own voice is among what was said
         asked = spoken(said, RATE, *asked) or asked
+        over = over and (spoken(said, RATE, *over) or over)
+    inside = over is None and first_loud(bot, asked[0] + RATE // 10, asked[1]) is not None
     begun = first_loud(bot, asked[1])
-    if begun is None:
-        return Seen(kind, name, failed="there was no answer")
+    if begun is None or (over is None and scene.over is not None):
+        return Seen(kind, name, taken_over=inside, unanswered=True)
     latency = (begun - asked[1]) * 1000 / RATE
     if over is not None:
-        over = spoken(said, RATE, *over) or over
         return (_toned if toned else _spoken)(kind, name, bot, begun, over, latency)
     if scene.echo is not None:
         heard_s = float((levels(bot)[begun // BLOCK :] > _tone(bot) * SILENT).sum()) / 100
@@ -63,8 +84,29 @@ def look(
         yielded = missing > 500 or heard_s > ANSWER_S + 0.5
         dimmed = _dimmed(levels(bot)[begun // BLOCK :] / _tone(bot))
         return Seen(kind, name, yielded=yielded, missing_ms=missing, dimmed_ms=dimmed)
-    inside = first_loud(bot, asked[0] + RATE // 10, asked[1]) is not None
     return Seen(kind, name, taken_over=inside, voice_to_voice_ms=None if inside else latency)
+
+
+def look_after(
+    scene: Scene, said: Pcm, bot: Pcm, before: tuple[int, int], gone: tuple[int, int], after: tuple[int, int]
+) -> Seen:
+    """Read an outage: the same question was asked ``before`` and ``after`` nothing arrived for a while.
+
+    Latency back to normal is that of the same call and words, so that neither the machine nor what is thought
+    of the sound of the question can pass for what the outage left behind.
+    """
+    was = delay_ms(said, bot, RATE, *before, after[0])
+    now = delay_ms(said, bot, RATE, *after, len(bot))
+    silent = first_loud(bot, before[1], after[0]) is None or first_loud(bot, after[1]) is None
+    return Seen(
+        scene.kind,
+        scene.name,
+        voice_to_voice_ms=now,
+        later_ms=None if was is None or now is None else now - was,
+        unanswered=silent,
+        taken_over=not silent and (was is None or now is None),
+        outage_s=(gone[0] / RATE, gone[1] / RATE),
+    )
 
 
 def _toned(kind: str, name: str, bot: Pcm, begun: int, over: tuple[int, int], latency: float) -> Seen:

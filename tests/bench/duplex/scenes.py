@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ LONG_PAUSES_MS = (500, 700)  # longer than what ends one of which nothing else i
 BACKGROUND_DB = -15.0
 ECHO_DB = (-12.0, -24.0)
 ECHO_MS = (100, 300)  # our own jitter buffer at the caller takes 80 of them
+OUTAGE_MS = (300, 500)
 LINES = {
     "5 % lost": Line(loss=0.05),
     "10 % lost": Line(loss=0.1),
@@ -41,6 +42,8 @@ KINDS = (
     "background talk",
     *LINES,
     "echo",
+    "echo interruption",
+    "outage",
 )
 PEOPLE = ("person", "recorded noise")  # with a folder of recordings
 YIELDING = ("interruption", "both at once", "person", *LINES)  # what the bot must stop at
@@ -56,8 +59,19 @@ class Echo:
 
 
 @dataclass(frozen=True)
+class Outage:
+    """A stretch in which nothing of the caller arrives: ``between`` two turns, or amid one."""
+
+    ms: float
+    between: bool
+
+
+@dataclass(frozen=True)
 class Scene:
-    """A question, and ``after_s`` of its answer ``over``, said over it. Without, the question is all."""
+    """A question, and ``after_s`` of its answer ``over``, said over it. Without, the question is all.
+
+    With an ``outage`` the question is asked before and after it.
+    """
 
     kind: str
     name: str
@@ -67,16 +81,18 @@ class Scene:
     line: Line | None = None
     echo: Echo | None = None
     seed: int = 0  # of what its line does
+    outage: Outage | None = None
+    words: str = ""  # of the question
+    over_words: str = ""  # or what else that is
 
 
 def scenes(each: int, seed: int, speech: str, people: Path | None = None) -> Iterator[Scene]:
-    """``each`` of every kind, the same from the same seed."""
-    draw = random.Random(seed)
+    """``each`` of every kind, the same from the same seed, whatever other kinds there are."""
     talk = SPEECH[speech]
     recorded = _recorded(people) if people else {}
     for number in range(each):
         for kind in (*KINDS, *recorded):
-            yield _scene(kind, number, talk, recorded, random.Random(draw.randrange(2**32)))
+            yield _scene(kind, number, talk, recorded, random.Random(f"{seed} {kind} {number}"))
 
 
 def _recorded(folder: Path) -> dict[str, list[Path]]:
@@ -104,32 +120,58 @@ def _scene(
             after,
             LINES.get(kind),
             seed=seed,
+            words=asked,
+            over_words=text,
         )
 
     match kind:
         case "turn end":
-            return Scene(kind, f"{asked!r} {voice}", question)
+            return Scene(kind, f"{asked!r} {voice}", question, words=asked)
         case "pause" | "long pause":
             lengths = PAUSES_MS if kind == "pause" else LONG_PAUSES_MS
             ms = lengths[number % len(lengths)]
             halves = talk.halves[number // len(lengths) % len(talk.halves)]
             first, second = (partial(talk.say, half, voice) for half in halves)
-            return Scene(kind, f"{ms} ms {voice}", lambda: np.concatenate([first(), silence(ms), second()]))
-        case "echo":
+            return Scene(
+                kind,
+                f"{ms} ms {voice}",
+                lambda: np.concatenate([first(), silence(ms), second()]),
+                words=" ... ".join(halves),
+            )
+        case "echo" | "echo interruption":
             echo = Echo(draw.uniform(*ECHO_MS), draw.uniform(*ECHO_DB))
-            return Scene(kind, f"{echo.delay_ms:.0f} ms {echo.db:.0f} dB", question, echo=echo)
+            name = f"{echo.delay_ms:.0f} ms {echo.db:.0f} dB"
+            if kind == "echo":
+                return Scene(kind, name, question, echo=echo, words=asked)
+            said = over(talk.interruptions)
+            return replace(said, name=f"{said.name} over {name}", echo=echo)
+        case "outage":
+            outage = Outage(draw.uniform(*OUTAGE_MS), between=number % 2 == 0)
+            where = "between turns" if outage.between else "amid a turn"
+            name = f"{outage.ms:.0f} ms {where} {asked!r} {voice}"
+            return Scene(kind, name, question, outage=outage, words=asked)
         case "back-channel":
             return over(talk.back_channels, QUIET_DB)
         case "cough" | "typing":
             sound = cough(draw) if kind == "cough" else typing(draw)
-            return Scene(kind, f"{kind} {number}", question, lambda: sound, after)
+            return Scene(
+                kind, f"{kind} {number}", question, lambda: sound, after, words=asked, over_words=f"({kind})"
+            )
         case "one word":
             return over(talk.commands)
         case "background talk":
             return over(talk.background, BACKGROUND_DB, talk.voices[(number + 1) % len(talk.voices)])
         case "person" | "recorded noise":
             path = recorded[kind][number % len(recorded[kind])]
-            return Scene(kind, path.stem, question, partial(_excerpt, path), after)
+            return Scene(
+                kind,
+                path.stem,
+                question,
+                partial(_excerpt, path),
+                after,
+                words=asked,
+                over_words=f"({path.stem})",
+            )
         case "both at once":
             after = draw.uniform(0.0, 0.15)
     return over(talk.interruptions)

@@ -194,7 +194,7 @@ async def play(
         while call.now < asked[1] or not call.speaking:
             await call.frame()
             if call.now > MOST_S * INPUT_RATE:
-                return Seen(scene.kind, scene.name, failed="there was no answer"), []
+                return Seen(scene.kind, scene.name, unanswered=True), []
         if scene.over is not None:
             await _pass(call, scene.after_s)
             over = call.say(_within(at_16_khz(scene.over()), draw))
