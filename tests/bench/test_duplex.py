@@ -212,10 +212,12 @@ def test_the_page_has_words_and_decisions_of_every_call() -> None:
     over = (BEGUN_S + 1.0, BEGUN_S + 2.0)
     found = seen(over, tone(1.2), silence(1300), tone(ANSWER_S), kind="interruption")
     said = [(0.5, 1.0, "Is <this> it?"), (*over, "No, wait.")]
-    found = replace(found, caller=[0.1, 0.2] * 300, bot=[0.2, 0.1] * 300, said=said, told=TOLD)
+    told = [*TOLD, (5.0, "notice", -1, "The engine stopped.")]
+    found = replace(found, caller=[0.1, 0.2] * 300, bot=[0.2, 0.1] * 300, said=said, told=told)
     drawn = page([found], summary([found])[1])
     for text in ("Is &lt;this&gt; it?", "No, wait.", "Delivery takes", "holds still", "words ×2", "stops"):
         assert drawn.count(text) >= 2, text  # drawn, and told in the list
+    assert "The engine stopped." in drawn
 
 
 async def test_a_line_that_is_cut_loses_all_for_a_while() -> None:

@@ -20,7 +20,7 @@ from tests.bench.duplex.scenes import Echo, Outage, Scene
 ANSWER_WAIT_S = 10.0  # a question without an answer by then has none
 SAYING_S = 30.0  # longest that anything may take to be said
 AFTER_OUTAGE_S = 1.0  # from an outage to the end of the next question: latency is to be normal by then
-TOLD = ("bot-text", "user-text", "bot-done", "interrupted", "withdrawn", "decided")  # what is drawn
+TOLD = ("bot-text", "user-text", "bot-done", "interrupted", "withdrawn", "decided", "notice")  # what is kept
 Span = tuple[int, int]  # samples said
 
 
@@ -134,7 +134,7 @@ def _told(caller: Caller, began: float, toned: bool) -> list[Told]:
     """What the page was told, on the recording's clock. The tone's engine hears no words, but writes some."""
     kinds = [kind for kind in TOLD if not (toned and kind == "user-text")]
     return [
-        (round(at - began, 3), data["type"], data["turn"], data.get("text", data.get("what", "")))
+        (round(at - began, 3), data["type"], data.get("turn", -1), data.get("text", data.get("what", "")))
         for at, data in caller.messages
         if data.get("type") in kinds
     ]

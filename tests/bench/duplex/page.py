@@ -187,6 +187,7 @@ def _log(one: Seen) -> str:
         for words in spoken_by_bot(one.told or [])
     ]
     entries += [(label.at_s, "decided", label.text) for label in decisions(one.told or [])]
+    entries += [(at, "notice", text) for at, kind, _, text in one.told or [] if kind == "notice"]
     rows = "".join(
         f'<tr><td class="n">{at:.2f} s</td><td>{who}</td><td>{escape(what)}</td></tr>'
         for at, who, what in sorted(entries)
