@@ -211,7 +211,11 @@ class Timings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Done(msgspec.Struct, tag="done", frozen=True, omit_defaults=True):
-    """``turn`` makes nothing more. ``groups`` is its whole length in groups."""
+    """``turn`` makes nothing more. ``groups`` is its whole length in groups.
+
+    ``silent``: the model had nothing to say. One that wrote words without any sound, and did so again when
+    it was tried once more, is an ``error``.
+    """
 
     turn: int
     reason: Literal["end", "length", "cancelled", "silent", "error"]

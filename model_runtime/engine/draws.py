@@ -17,16 +17,21 @@ from model_runtime.thinking.sampling import Sampler
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Chooses the next id. With ``parser``, an id that its stream may hold next (slot masking)."""
+    """Chooses the next id. With ``parser``, an id that its stream may hold next (slot masking).
+
+    ``sounding``: no audio slot may be padded, for a reply that would have no sound otherwise.
+    """
 
     sampler: Sampler
     parser: InterleaveParser | None = None
+    sounding: bool = False
 
     @property
     def rows(self) -> tuple[int, int] | None:
         """The ids [from, to) that have to be scored; ``None``: all. An audio slot takes a small part."""
         if self.parser is not None and self.parser.slot is Slot.AUDIO:
-            return self.sampler.tokens.audio_slot
+            first, stop = self.sampler.tokens.audio_slot
+            return first, self.sampler.tokens.audio_pad if self.sounding else stop
         return None
 
     @property
@@ -59,6 +64,6 @@ class Draws:
         self._sampler.see(prompt)
         return Draw(self._sampler)
 
-    def speaking(self, prompt: Sequence[int], parser: InterleaveParser) -> Draw:
-        """The same within speech that ``parser`` reads."""
-        return Draw(self.free(prompt).sampler, parser if self._masked else None)
+    def speaking(self, prompt: Sequence[int], parser: InterleaveParser, sounding: bool = False) -> Draw:
+        """The same within speech that ``parser`` reads. ``sounding`` keeps it to its slots in any case."""
+        return Draw(self.free(prompt).sampler, parser if self._masked or sounding else None, sounding)

@@ -1,6 +1,6 @@
 """Seeing that a reply has stopped getting anywhere:
 
-speech models can fall into a loop and never find their end.
+speech models can fall into a loop and never find their end, or write words that nobody would hear.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ CODE_SPAN = (
 REPEATS = 4  # times a pattern must have come
 SILENT_GROUPS = 62  # groups, 10 s: text slots empty for longer than this, and ...
 SILENT_RATIO = 4  # ... than four times the groups that had text (words end at about 60 % of a normal reply)
+MUTE_GROUPS = 6  # groups without one code, 1 s of words: a reply of the right form sounds in its first group
 
 
 def repeats(tail: Sequence[object], longest: int, span: int) -> bool:
@@ -42,11 +43,18 @@ class LoopGuard:
         self._codes: list[int] = []
         self._groups = 0
         self._empty = 0  # groups since the last with text
+        self._sounds = False
+
+    @property
+    def mute(self) -> bool:
+        """Whether there should have been sound long ago, and there has been none."""
+        return self._groups >= MUTE_GROUPS and not self._sounds
 
     def push(self, text: str, codes: Sequence[int]) -> None:
         """One more group: its text and its codes."""
         self._groups += 1
         self._empty = 0 if text else self._empty + 1
+        self._sounds = self._sounds or bool(codes)
         self._codes.extend(codes)
         if text:
             self._words.append(text)

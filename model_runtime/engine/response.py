@@ -24,8 +24,8 @@ from model_runtime.engine.ops import Hear, Work
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.speech import SpeechOut
 from model_runtime.engine.thought import think
-from model_runtime.interleave import Code, Event, Group, MalformedToolCall, Slot, SpeechEnd, ToolCall
-from model_runtime.protocol import Done, EngineMessage, Respond, Timings
+from model_runtime.interleave import Code, Event, Group, MalformedToolCall, Slot, SpeechEnd, Text, ToolCall
+from model_runtime.protocol import Done, EngineMessage, Error, Respond, Timings
 from model_runtime.protocol import ToolCall as Call
 from model_runtime.speaking.voice import Voice
 
@@ -78,6 +78,7 @@ class Response:
         self._codes: list[int] = []  # of the group being written
         self._guard = LoopGuard()
         self._calls = 0
+        self._beside = False  # words were written beside the speech
         self._asked_at = clock()
         self._heard_at = self._read_at = self._asked_at
         self._prompt_tokens = 0
@@ -126,10 +127,7 @@ class Response:
         else:
             prompt.extend(kit.prompts.speech_opening())
         self._prompt_tokens = len(prompt)
-        draw = self._draws.speaking(prompt.ids, self._parser)
-        drawn = yield from self._context.read(prompt, draw)
-        self._read_at = self._clock()
-        return (yield from self._write(drawn, draw))
+        return (yield from self._speaking(prompt))
 
     def hear(self) -> Work[list[Tensor]]:
         """What the model hears of the caller's audio, a block [N, hidden] for each 25 s; heard once, kept
@@ -169,6 +167,35 @@ class Response:
         prompt.extend(new)
         return prompt
 
+    def _speaking(self, prompt: Tokens) -> Work[Reason]:
+        """Read the prompt and reply. Words without sound are taken back, and the model has to sound then."""
+        draw = self._draws.speaking(prompt.ids, self._parser)
+        drawn = yield from self._context.read(prompt, draw)
+        self._read_at = self._clock()
+        reason = yield from self._write(drawn, draw)
+        if not self._mute(reason):
+            return reason
+        log.warning("words without sound call_id=%r turn=%d: once more", self._call_id, self.turn)
+        self._begin_again()
+        draw = self._draws.speaking(prompt.ids, self._parser, sounding=True)
+        drawn = yield from self._context.read(prompt, draw)  # forgets what was written
+        reason = yield from self._write(drawn, draw)
+        if not self._mute(reason):
+            return reason
+        self._emit(Error("internal", "The model answered in words without sound.", turn=self.turn))
+        return "error"
+
+    def _mute(self, reason: Reason) -> bool:
+        """Whether something was written that nobody would hear. A reply that is empty is meant to be."""
+        return reason == "silent" and (self.speech.ledger.made > 0 or self._beside)
+
+    def _begin_again(self) -> None:
+        self._parser = self._kit.parser(speaking=True)
+        self._ids, self._group_ends, self._codes = [], [], []
+        self._guard = LoopGuard()
+        self._beside = False
+        self.speech.begin_again()
+
     def _write(self, drawn: int, draw: Draw) -> Work[Reason]:
         """Decode from the first id on, speaking while writing."""
         while True:
@@ -178,10 +205,12 @@ class Response:
             yield from self._speak(events)
             if self._parser.over:
                 return "end" if self.speech.ledger.codes or self._calls else "silent"
+            if self._guard.mute:
+                return "silent"
             if problem := self._problem():
                 log.warning("cut short call_id=%r turn=%d: %s", self._call_id, self.turn, problem)
                 yield from self._speak(self._parser.finish())
-                return "length"
+                return "length" if self.speech.ledger.codes or self._calls else "silent"
             drawn = yield from self._context.decode(drawn, draw)
 
     def _speak(self, events: list[Event]) -> Work[None]:
@@ -197,15 +226,22 @@ class Response:
                     self._guard.push(event.text, codes)
                     self.speech.group(event.codes, event.text)
                 case SpeechEnd():
-                    yield from self.speech.end()
+                    if self.speech.ledger.codes:  # else it may have to be taken back
+                        yield from self.speech.end()
                 case ToolCall():
-                    self._calls += 1
-                    self._emit(Call(self.turn, event.name, event.arguments, event.raw))
+                    yield from self._call(Call(self.turn, event.name, event.arguments, event.raw))
                 case MalformedToolCall():
-                    self._calls += 1
-                    self._emit(Call(self.turn, raw=event.raw, error=event.error))
+                    yield from self._call(Call(self.turn, raw=event.raw, error=event.error))
+                case Text():  # not for the caller's ear
+                    self._beside = self._beside or bool(event.text.strip())
                 case _:
-                    pass  # text beside the speech is not for the caller's ear
+                    pass
+
+    def _call(self, call: Call) -> Work[None]:
+        """A tool is asked for: whatever was said before it, even without sound, stands."""
+        self._calls += 1
+        yield from self.speech.end()
+        self._emit(call)
 
     def _problem(self) -> str:
         """Why the reply has to be cut short here; empty if it has not."""

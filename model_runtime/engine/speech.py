@@ -67,6 +67,10 @@ class SpeechOut:
         if self._stream is not None:
             self._stream.speak_as(voice)
 
+    def begin_again(self) -> None:
+        """What was written so far had no sound and is not to count: another try at the reply follows."""
+        self.ledger = GroupLedger()
+
     def code(self, code: int) -> Work[None]:
         """One more code 0..6560. Most only wait: the stream makes audio when a chunk of them is there."""
         if self._stream is None:

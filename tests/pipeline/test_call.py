@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -249,12 +249,19 @@ async def test_going_on_before_a_group_was_heard_takes_the_answer_back() -> None
         assert call.bot_text(0) == ""
 
 
-async def test_answer_that_cannot_be_made_is_told_and_leaves_no_trace() -> None:
-    async with scene(lambda respond: [Error("context", "too long", turn=respond.turn)]) as call:
+@pytest.mark.parametrize("code", ["context", "internal"])  # of the second kind: words without sound
+async def test_answer_that_cannot_be_made_is_told_and_leaves_no_trace(
+    code: Literal["context", "internal"],
+) -> None:
+    def script(respond: Respond) -> list[EngineMessage]:
+        return [Error(code, "It is so.", turn=respond.turn), Done(respond.turn, "error")]
+
+    async with scene(script) as call:
         await call.ready()
         await call.caller(voice=600, silence=500)
         assert await call.engine.wait_for(Drop) == Drop(0)
-        assert "could not be made" in call.seen(page.Notice)[0].text
+        (notice,) = call.seen(page.Notice)
+        assert "could not be made" in notice.text
         call.engine.script = echo("Now it works.")
         await call.caller(voice=600, silence=500)
         call.line.let_play(400)

@@ -42,10 +42,12 @@ async def test_others_are_answered_while_one_calls_speech_is_rendered() -> None:
     async with rendering() as (engine, begun, go), engine.session("a") as a, engine.session("b") as b:
         await a.talk(0)
         await engine.until(begun.is_set)
-        words = [*engine.kit.model.tokenizer.encode("no sound"), engine.kit.tokens.eot]
-        engine.kit.script = [engine.kit.tokens.tts_end, *words]
-        await b.send(Respond(0, text="Write something."))
-        assert (await b.read(Done)).reason == "silent"
+        tokens, tokenizer = engine.kit.tokens, engine.kit.model.tokenizer
+        assert tokens.tool_call is not None
+        words = [*tokenizer.encode("function\nlook\n{}"), tokens.eot]  # a call: it needs no sound
+        engine.kit.script = [tokens.tts_end, tokens.tool_call, *words]
+        await b.send(Respond(0, text="Look it up."))
+        assert (await b.read(Done)).reason == "end"
         assert not any(isinstance(message, Speech) for message in a.said)
         go.set()
         await a.read(Speech)

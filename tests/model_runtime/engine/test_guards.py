@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from model_runtime.engine.guards import LoopGuard
+from model_runtime.engine.guards import MUTE_GROUPS, LoopGuard
 
 
 def fed(groups: list[tuple[str, list[int]]]) -> str:
@@ -45,3 +45,14 @@ def test_a_stuck_sound_is_noticed_and_a_pause_is_not() -> None:
 def test_sound_long_after_the_words_is_noticed() -> None:
     words = [(f" w{n}", codes) for n, codes in enumerate(sound(5, 6))]
     assert fed(words + [("", codes) for codes in sound(6, 100)]) == "the words ended long ago"
+
+
+def test_words_without_sound_are_noticed_early_and_sound_that_comes_late_is_not_lost() -> None:
+    guard = LoopGuard()
+    for n in range(MUTE_GROUPS - 1):
+        guard.push(f" w{n}", [])
+    assert not guard.mute
+    guard.push(" w", [7])
+    for n in range(MUTE_GROUPS):
+        guard.push(f" w{n}", [])
+    assert not guard.mute

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
+from model_runtime.engine.guards import MUTE_GROUPS
 from model_runtime.engine.ops import Prefill
 from model_runtime.engine.refusal import Refusal
 from model_runtime.protocol import (
@@ -115,19 +117,96 @@ def test_a_reply_is_as_long_as_a_reply_may_be_and_no_longer() -> None:
     assert sum(len(piece.pcm) for piece in rig.told(Speech)) <= 2 * 24_000 * 3.2
 
 
-def test_words_without_sound_are_reported_as_silent() -> None:
-    rig = Rig()
+MUTE = [*"hello you"]  # more words than a reply has before its first sound
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_words_without_sound_are_taken_back_and_the_model_has_to_sound_then(
+    masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it draws then is its own, and it would rather pad: it is not let."""
+    rig = Rig(slot_masking=masked, max_reply_s=1.6)
+    backbone, pad = rig.kit.model.backbone, rig.tokens.audio_pad
+    logits = backbone.logits
+
+    def rather_pads(hidden: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
+        scores, (first, stop) = logits(hidden, rows).clone(), rows or (0, pad + 1)
+        if pad < stop:
+            scores[..., pad - first] = 1e4
+        return scores
+
+    monkeypatch.setattr(backbone, "logits", rather_pads)
     rig.hear()
-    rig.kit.script = [*rig.text("hello"), rig.tokens.tts_end, rig.tokens.eot]
+    rig.kit.script = rig.groups(MUTE, codes=0)[: 5 * MUTE_GROUPS]
     rig.send(Respond(0, spans=[(0, 16_000)]))
     rig.run()
-    assert rig.last(Done).reason == "silent"
-    assert rig.last(Done).text == "hello"
+    assert not rig.kit.script  # read to the last of it, and no further
+    done = rig.last(Done)
+    assert done.reason in ("end", "length")
+    assert sum(len(piece.pcm) for piece in rig.told(Speech)) == 2 * 960 * 4 * done.groups
+    assert done.text == "".join(text for piece in rig.told(Speech) for text in piece.group_text)
+    assert not done.text.startswith("hello")
     rig.send(Commit(0))
+    assert "hello" not in rig.kit.model.tokenizer.decode(history(rig))
     assert_exact(rig)
 
 
-def test_nothing_at_all_is_silent_too() -> None:
+@pytest.mark.parametrize("ending", ["speech", "beside", "never"])
+def test_a_short_reply_in_words_alone_is_tried_again_at_its_end(ending: str) -> None:
+    rig = Rig(max_text_tokens=8)
+    rig.hear()
+    end, eot = rig.tokens.tts_end, rig.tokens.eot
+    mute = {
+        "speech": [*rig.groups([*"hey"], codes=0), end, eot],
+        "beside": [end, *rig.text("hey"), eot],
+        "never": [end, *8 * rig.text("h")],
+    }
+    spoken = [*rig.groups(HELLO), end]
+    rig.kit.script = [*mute[ending], *spoken, eot]
+    rig.send(Respond(0, spans=[(0, 16_000)]))
+    rig.run()
+    assert (rig.last(Done).reason, rig.last(Done).text) == ("end", "hello")
+    assert [text for piece in rig.told(Speech) for text in piece.group_text] == HELLO
+    assert not rig.told(Error)
+    rig.send(Commit(0))
+    assert history(rig)[-len(spoken) - 2 :] == [rig.tokens.tts_start, *spoken, eot]
+    assert_exact(rig)
+
+
+def test_a_model_that_stays_mute_is_told_of_and_leaves_no_trace() -> None:
+    rig = Rig()
+    clean = history(rig)
+    rig.hear()
+    mute = rig.groups(MUTE, codes=0)[: 5 * MUTE_GROUPS]
+    rig.kit.script = [*mute, *mute]
+    rig.send(Respond(0, spans=[(0, 16_000)]))
+    rig.run()
+    assert not rig.kit.script
+    assert rig.last(Error).turn == 0
+    assert not rig.last(Error).fatal
+    assert rig.last(Done).reason == "error"
+    assert not rig.told(Speech)
+    rig.send(Drop(0))
+    assert history(rig) == clean
+    answered(rig, 1)
+    assert rig.last(Done).reason == "end"
+    rig.send(Commit(1))
+    assert_exact(rig)
+
+
+def test_words_that_only_come_before_a_call_are_told_with_it() -> None:
+    rig = Rig()
+    rig.hear()
+    words = rig.groups([*"wait"], codes=0)
+    rig.kit.script = [*words, rig.tokens.tts_end, *call(rig, "function\nweather\n{}"), rig.tokens.eot]
+    rig.send(Respond(0, spans=[(0, 16_000)]))
+    rig.run()
+    assert rig.last(ToolCall).name == "weather"
+    assert rig.last(Speech).group_text == [*"wait"]
+    assert rig.last(Done).reason == "end"
+
+
+def test_nothing_at_all_is_silence() -> None:
     rig = Rig()
     rig.hear()
     rig.kit.script = [rig.tokens.eot]
