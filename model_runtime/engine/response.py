@@ -1,8 +1,8 @@
 """One response, from the caller's words to the last sample: the order in which the model is asked for things.
 
 Everything made here is provisional. It reads the settled history and the KV cache behind it, and says what
-the history would gain (``settled``), but changes neither for good; only making room in a full context does,
-and that would have had to happen anyway.
+the history would gain (``settled``), but changes neither for good; only making room for a turn that is longer
+than the room made ahead does, and that would have had to happen anyway.
 """
 
 from __future__ import annotations

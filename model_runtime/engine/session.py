@@ -45,6 +45,9 @@ from model_runtime.speaking.voice import Voice
 
 log = logging.getLogger(__name__)
 
+NEXT_TURN = 320  # tokens, 25 s of the caller: room is made ahead for what they may say next ...
+NEXT_TURN_SHARE = 8  # ... within this part of the context
+
 
 class Session:
     """Made by an ``Open``; answers it with ``Opened``. Raises ``Refusal`` if it cannot be opened.
@@ -237,11 +240,21 @@ class Session:
                 self._history.append((yield from response.settled(heard_groups)))
         finally:
             self._history.append(late)
+            self._make_room()
             self._tell_history()
         whole = self._history.tokens()
         self._context.align(whole.ids)
-        if len(whole) <= self._context.size:  # else the next response makes room first
-            yield from self._context.read(whole)
+        yield from self._context.read(whole)
+
+    def _make_room(self) -> None:
+        """Shorten the history if the next response would have to, since now nobody waits for the reading.
+
+        What is kept fills half the context at most, so there always is something to shorten.
+        """
+        size = self._context.size
+        limit = size - self._kit.reserve(think=False) - min(NEXT_TURN, size // NEXT_TURN_SHARE)
+        if self._history.shorten(limit, limit * 3 // 4) is not None:
+            log.info("context nearly full call_id=%r: the oldest of it went", self.call_id)
 
     def _start_transcript(self, response: Response) -> None:
         """Queue the transcription of what the caller said, once, if it was asked for."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from model_runtime.engine.guards import MUTE_GROUPS
-from model_runtime.engine.ops import Prefill
+from model_runtime.engine.job import Purpose
+from model_runtime.engine.ops import Op, Prefill
 from model_runtime.engine.refusal import Refusal
 from model_runtime.protocol import (
     Cancel,
@@ -355,6 +358,54 @@ def test_a_long_call_goes_on_and_keeps_its_words() -> None:
     text = rig.kit.model.tokenizer.decode(history(rig))
     assert text.startswith("system\nBe kind.")
     assert text.count("the number is") > 600 // 80  # more than would fit with their sound
+
+
+def read_in_replies(rig: Rig) -> list[int]:
+    """Tokens read into the cache by each unit of work on a reply, from now on."""
+    read: list[int] = []
+    execute = rig.kit.execute
+
+    def noting(op: Op) -> Any:
+        if isinstance(op, Prefill) and rig.session._jobs[0].purpose is Purpose.RESPONSE:
+            read.append(len(op.tokens))
+        return execute(op)
+
+    rig.kit.execute = noting  # type: ignore[method-assign]  # to see what is read
+    return read
+
+
+def test_no_reply_waits_for_room_in_a_full_context() -> None:
+    rig = Rig(max_context=600)
+    read = read_in_replies(rig)
+    for turn in range(10):
+        read.clear()
+        answered(rig, turn)
+        assert sum(read) < 40, turn  # a second of the caller and the opening, 30 tokens or so
+        rig.send(Commit(turn))
+        rig.run()
+    assert rig.kit.model.tokenizer.decode(history(rig)).count("hello") > 4
+    assert history(rig).count(rig.tokens.tts_start) < 10  # some have lost their sound
+    assert_exact(rig)
+
+
+def test_a_turn_longer_than_the_room_made_ahead_is_answered_all_the_same() -> None:
+    rig = Rig(max_context=600)
+    read = read_in_replies(rig)
+    turn = 0
+    while len(history(rig)) < 330:  # what is free would do for 5 s of the caller
+        answered(rig, turn)
+        rig.send(Commit(turn))
+        turn += 1
+    read.clear()
+    start = rig.session._ring.end
+    rig.hear(16.0)
+    rig.kit.script = [*rig.groups(HELLO), rig.tokens.tts_end, rig.tokens.eot]
+    rig.send(Respond(turn, spans=[(start, start + 16 * 16_000)]))
+    rig.run()
+    assert rig.last(Done).reason == "end"
+    assert sum(read) > 16 * 12.5 + 30  # not without reading some of it anew
+    rig.send(Commit(turn))
+    assert_exact(rig)
 
 
 def test_what_the_caller_said_stays_as_words_when_they_are_known() -> None:
