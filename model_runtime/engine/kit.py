@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +28,6 @@ from model_runtime.engine.settings import Settings
 from model_runtime.engine.voices import Voices
 from model_runtime.errors import CheckpointError
 from model_runtime.interleave import InterleaveParser
-from model_runtime.listening.features import token_count
 from model_runtime.model import SpeechModel
 from model_runtime.protocol import INPUT_RATE, HistoryEntry, Respond, Sampling
 from model_runtime.speaking.token2wav import Token2WavStream, push_each
@@ -37,7 +36,6 @@ from model_runtime.thinking.sampling import NOTHING, SamplingOptions, draw_each
 
 log = logging.getLogger(__name__)
 
-PIECE = 25 * INPUT_RATE  # samples: the encoder hears no more at once, and upstream cuts there too
 SHORTEST = 60 * INPUT_RATE // 1000  # samples: less may be no patch at all to the encoder, and is no word
 DECODE_BATCH = {"cpu": 16, "cuda": 256}  # sessions in one step
 SPEECH_BATCH = {"cpu": 2, "cuda": 8}  # chunks in one pass; nano's cost a CPU the same one by one (see README)
@@ -128,13 +126,6 @@ class Kit:
             text = f"The spans hold {1000 * len(wav) // INPUT_RATE} ms of audio: too short to be heard."
             raise Refusal("bad_request", text, turn=asked.turn)
         return wav
-
-    def pieces(self, wav: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        """``wav`` cut every 25 s; a last piece too short to be heard is left out."""
-        for start in range(0, len(wav), PIECE):
-            piece = wav[start : start + PIECE]
-            if token_count(len(piece)) > 0:
-                yield piece
 
     def reserve(self, think: bool) -> int:
         """Positions kept free for a reply: the longest there may be, within a quarter of the context."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from model_runtime.engine.context import Context
 from model_runtime.engine.draws import Draw, Draws
 from model_runtime.engine.guards import LoopGuard
+from model_runtime.engine.heard import Heard, covered
 from model_runtime.engine.history import ContextFull, Entry, History, Tokens
 from model_runtime.engine.kit import Kit
 from model_runtime.engine.ops import Hear, Work
@@ -25,6 +26,7 @@ from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.speech import SpeechOut
 from model_runtime.engine.thought import think
 from model_runtime.interleave import Code, Event, Group, MalformedToolCall, Slot, SpeechEnd, Text, ToolCall
+from model_runtime.listening.features import split_pieces
 from model_runtime.protocol import Done, EngineMessage, Error, Respond, Timings
 from model_runtime.protocol import ToolCall as Call
 from model_runtime.speaking.voice import Voice
@@ -38,7 +40,8 @@ CLOSING = 2  # tokens that close a turn: <tts_end><|EOT|>; there must always be 
 class Response:
     """``wav``:
 
-    the caller's audio of this turn, float32 16 kHz [n], possibly empty. ``reason`` is set when it has ended.
+    the caller's audio of this turn, float32 16 kHz [n], possibly empty; ``heard``: what the session has heard
+    of it before. ``reason`` is set when it has ended.
 
     The context must hold a beginning of the history, and nothing else, when ``run`` starts.
     """
@@ -49,6 +52,7 @@ class Response:
         call_id: str,
         asked: Respond,
         wav: NDArray[np.float32],
+        heard: Heard,
         context: Context,
         history: History,
         draws: Draws,
@@ -66,6 +70,7 @@ class Response:
         self._call_id = call_id
         self._asked = asked
         self._wav = wav
+        self._heard = heard
         self._rows: list[Tensor] | None = None  # what was heard, once it has been
         self._context = context
         self._history = history
@@ -134,9 +139,16 @@ class Response:
         after that.
         """
         if self._rows is None:
+            cuts = split_pieces(len(self._wav))
+            pieces = [covered(self._asked.spans, start, stop) for start, stop in cuts]
+            self._heard.keep(pieces)
             rows: list[Tensor] = []
-            for piece in self._kit.pieces(self._wav):
-                rows += [(yield Hear(piece))]
+            for piece, (start, stop) in zip(pieces, cuts, strict=True):
+                block = self._heard.get(piece)
+                if block is None:
+                    block = yield Hear(self._wav[start:stop])
+                    self._heard.put(piece, block)
+                rows.append(block)
             self._rows = rows
             self._heard_at = self._read_at = self._clock()
         return self._rows

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from model_runtime.engine import scheduler
+from model_runtime.engine.heard import Heard
 from model_runtime.engine.history import Entry, History
 from model_runtime.engine.job import Job, Purpose
 from model_runtime.engine.kit import Kit
@@ -69,6 +70,7 @@ class Session:
         name, self._voice = self._named_voice(message, fatal=True)
         self._draws = kit.draws(message.sampling)
         self._ring = AudioRing(kit.settings.audio_ring_s)
+        self._heard = Heard()
         self._history = History()
         self._context = kit.context()
         self._late: list[Entry] = []  # tool results that came while a response was unsettled
@@ -179,6 +181,7 @@ class Session:
             self.call_id,
             message,
             wav,
+            self._heard,
             self._context,
             self._history,
             self._draws,
