@@ -38,7 +38,7 @@ test-all: packages check  ## the tests, and the slow ones
 	$(BIN)/python -m pytest -q --cov --cov-report= --cov-fail-under=0
 	$(BIN)/coverage report --show-missing
 
-bench: bench-answering_machine bench-voice_to_voice bench-duplex bench-engine bench-engine_alone bench-knowledge bench-sip bench-state  ## measure; tables here, JSON and plots in build/bench
+bench: bench-answering_machine bench-voice_to_voice bench-duplex bench-engine bench-engine_alone bench-knowledge bench-sip bench-state bench-turns  ## measure; tables here, JSON and plots in build/bench
 
 bench-%: setup packages
 	$(BIN)/python -m tests.bench.$*
