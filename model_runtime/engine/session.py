@@ -247,13 +247,18 @@ class Session:
             self._tell_history()
         whole = self._history.tokens()
         self._context.align(whole.ids)
-        yield from self._context.read(whole)
+        if len(whole) <= self._context.size:  # else the next response makes room first
+            yield from self._context.read(whole)
 
     def _make_room(self) -> None:
         """Shorten the history if the next response would have to, since now nobody waits for the reading.
 
-        What is kept fills half the context at most, so there always is something to shorten.
+        What is kept fills half the context at most, so there is something to shorten. A tool's result that
+        waits for its answer does not go for what may be said later: the reply to it makes room.
         """
+        last = self._history.entries[-1:]
+        if any(entry.turn < 0 and not entry.kept for entry in last):
+            return
         size = self._context.size
         limit = size - self._kit.reserve(think=False) - min(NEXT_TURN, size // NEXT_TURN_SHARE)
         if self._history.shorten(limit, limit * 3 // 4) is not None:

@@ -408,6 +408,21 @@ def test_a_turn_longer_than_the_room_made_ahead_is_answered_all_the_same() -> No
     assert_exact(rig)
 
 
+def test_a_result_that_waits_for_its_answer_does_not_go_for_what_may_be_said_later() -> None:
+    rig = Rig(max_context=600)
+    free = 600 - 600 // 4 - len(history(rig))
+    words = "a" * (free - 30)  # with its frame and the opening it just leaves room for a reply
+    assert len(rig.text(words)) == free - 30
+    rig.send(ToolResult("find", words))
+    assert words in rig.kit.model.tokenizer.decode(history(rig))
+    rig.kit.script = [*rig.groups(HELLO), rig.tokens.tts_end, rig.tokens.eot]
+    rig.send(Respond(0))
+    rig.run()
+    rig.send(Commit(0))
+    rig.run()
+    assert rig.last(Done).reason == "end"
+
+
 def test_what_the_caller_said_stays_as_words_when_they_are_known() -> None:
     rig = Rig(max_context=500)
     transcribed(rig)
