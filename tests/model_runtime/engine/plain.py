@@ -150,6 +150,14 @@ class PlainHistory:
         human = self.human(asked)
         self.shorten(size - asked.reserve - (0 if human is None else len(human.ids)))
 
+    def make_room_ahead(self, size: int, reserve: int) -> None:
+        """For what may be said next and its answer, for which ``reserve`` is kept free.
+
+        A result that waits for its answer does not go for that.
+        """
+        if self.turns and (self.turns[-1].turn >= 0 or self.turns[-1].kept):
+            self.shorten(size - reserve - min(320, size // 8))
+
     def shorten(self, limit: int) -> None:
         """Of what is longer than ``limit`` ids three quarters of that stay: the oldest sound goes first, then
         the oldest turns; what has not been answered goes only if it must.

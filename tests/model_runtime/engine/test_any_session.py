@@ -336,6 +336,7 @@ class AnySession(RuleBasedStateMachine):
             if committed is not None:
                 self.plain.settle(committed, heard)
             self.plain.turns += late
+            self.plain.make_room_ahead(self.size, min(5 * GROUPS + TEXT, self.size // 4))
             self.told = copied(self.plain.turns)
             self.cold = False
         answering = any(job.purpose is Purpose.RESPONSE and past_hearing(job) for job in jobs)

@@ -462,7 +462,6 @@ def test_a_long_result_that_fills_the_context_is_still_answered() -> None:
     rig.send(Respond(3))
     rig.run()
     assert rig.last(Done).reason == "end"
-    rig.send(Commit(3))
     assert rig.kit.model.tokenizer.decode(history(rig)).count("boats") == 60
 
 

@@ -77,8 +77,8 @@ async def test_a_cancelled_answer_costs_no_more_than_the_unit_of_work_it_meets(
         met: set[type] = set()
         for turn, before in enumerate(units_before):
             units.clear()
-            for line in (call, *rest):
-                worker.message(line, Respond(turn, spans=[(0, 16_000)]))
+            for line in (call, *rest):  # something else each time: what was heard is not encoded again
+                worker.message(line, Respond(turn, spans=[(turn, 16_000)]))
             end = await call.done(turn)
             for line in rest:
                 await line.done(turn)  # all the while there was time for one who was not to be served
