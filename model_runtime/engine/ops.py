@@ -7,7 +7,7 @@ do several of one kind as one batch, as is done with ``Decode`` and ``Vocode``.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -54,6 +54,11 @@ class Vocode:
     stream: Token2WavStream
     codes: list[int]
     last: bool
+
+    @property
+    def shape(self) -> Hashable:
+        """Chunks in which this is equal are rendered in one pass. Not while the stream renders."""
+        return self.stream.shape(len(self.codes), self.last)
 
 
 Op: TypeAlias = Hear | Prefill | Decode | Vocode

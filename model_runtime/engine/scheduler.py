@@ -6,6 +6,11 @@ A speaking call needs its next chunk before the audio already made has been play
 asked needs its first chunk almost at once. What nobody waits for (reading a settled turn into the cache,
 transcribing) has a deadline too, so that it is not put off for ever, but one that always leaves room for
 those who speak.
+
+Two things do not wait for their deadline. What takes this thread no time goes first: a chunk is handed over
+to be rendered as soon as the other thread is free, a job finds out what it needs. And between two steps of
+decoding callers are heard and read, as long as nobody who is being heard comes too late by it (``pace``): a
+step takes hardly longer with one more in it, so whoever waits to get in makes speech dear for all.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ MARGIN_S = 0.5  # speech that runs out within this (a chunk's time in a crowd) g
 PATIENCE_S = 1.5  # ... which has not been waited for longer than this
 SETTLE_S = 0.5  # a settled turn should be in the cache before the caller has finished the next sentence
 TRANSCRIBE_S = 3.0  # a transcript is read, not waited for
+READS = 4  # units of hearing and reading between two steps, for those who wait for their first chunk's ids
 SLACK_S = 1.0  # background work never goes before speech that is due within this
 
 T = TypeVar("T")

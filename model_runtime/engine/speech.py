@@ -61,6 +61,11 @@ class SpeechOut:
         """
         return 0.0 if self._stream is None else self._stream.needed * CODE_SAMPLES / OUTPUT_RATE
 
+    @property
+    def to_write(self) -> int:
+        """Codes that have still to be written before there can be more audio."""
+        return 0 if self._stream is None else max(0, self._stream.needed - len(self._waiting))
+
     def speak_as(self, voice: Voice) -> None:
         """Go on in another voice from the next chunk."""
         self._voice = voice

@@ -25,7 +25,7 @@ from model_runtime.engine.beside import Beside, own_stream
 from model_runtime.engine.figures import Figures
 from model_runtime.engine.job import Job, Purpose
 from model_runtime.engine.kit import NO_NUMBERS, Kit
-from model_runtime.engine.ops import Decode, Op, Vocode
+from model_runtime.engine.ops import Decode, Hear, Op, Prefill, Vocode
 from model_runtime.engine.refusal import Refusal
 from model_runtime.engine.session import Session
 from model_runtime.protocol import ClientMessage, EngineMessage, Error, Open
@@ -67,6 +67,17 @@ def _drawn(id: int) -> Callable[[Op], int]:
     return result
 
 
+def _together(one: Op, other: Op | None) -> bool:
+    """Whether both can be done in one step."""
+    match one, other:
+        case Decode(), Decode():
+            return True
+        case Vocode(), Vocode():
+            return one.shape == other.shape
+        case _:
+            return False
+
+
 class Worker:
     """``load`` makes the kit, on the worker's thread.
 
@@ -82,6 +93,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sessions: dict[Port, Session] = {}
         self._served = 0
+        self._reads = 0  # callers heard or read since the last step of decoding
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -154,13 +166,12 @@ class Worker:
 
     def _serve(self) -> None:
         while True:
-            chosen = self._choose()
-            with self._kit.measures.waiting() if chosen is None else nullcontext():
-                if not self._take(wait=chosen is None):
+            idle = next(self._candidates(), None) is None
+            with self._kit.measures.waiting() if idle else nullcontext():
+                if not self._take(wait=idle):
                     break
-            # Messages may have changed what there is to do, so the choice is made again after they are taken.
-            if (chosen := self._choose()) is not None:
-                pieces = self._company(chosen)
+            # What is done is chosen after messages are taken: they may have changed what there is to do.
+            if pieces := self._next():
                 with self._kit.measures.unit([piece.job.op for piece in pieces]):
                     self._work(pieces)
         for port in list(self._sessions):
@@ -178,8 +189,21 @@ class Worker:
         except queue.Empty:
             return True
 
-    def _choose(self) -> Piece | None:
-        return scheduler.pick(self._candidates())
+    def _next(self) -> list[Piece]:
+        """What is to be done now, in one step; empty if there is nothing."""
+        candidates = [one.work for one in scheduler.ordered(self._candidates())]
+        return self._company(self._choose(candidates), candidates) if candidates else []
+
+    def _choose(self, candidates: list[Piece]) -> Piece:
+        """Of ``candidates``, the most urgent first. See ``scheduler`` for the two exceptions."""
+        for piece in candidates:
+            if piece.job.op is None or isinstance(piece.job.op, Vocode):
+                return piece
+        if self._reads < scheduler.READS:
+            for piece in candidates:
+                if isinstance(piece.job.op, Hear | Prefill):
+                    return piece if self._kit.pace.spare(self._clock()) > 0 else candidates[0]
+        return candidates[0]
 
     def _candidates(self) -> Iterator[scheduler.Candidate[Piece]]:
         now = self._clock()
@@ -190,58 +214,70 @@ class Worker:
                         piece = Piece(port, session, job)
                         yield scheduler.Candidate(piece, due, job.since, session.served)
 
-    def _company(self, chosen: Piece) -> list[Piece]:
-        """The chosen piece, and those that can be done in one step with it.
+    def _company(self, chosen: Piece, candidates: list[Piece]) -> list[Piece]:
+        """The chosen piece, and those that can be done in one step with it, the most urgent first.
 
-        Decoding one id goes with decoding one, and rendering a chunk with rendering one.
+        Decoding one id goes with decoding one, and rendering a chunk with rendering another of its shape: one
+        of another shape would be a pass of its own, and whoever's sound is due would wait for it.
         """
-        op = chosen.job.op
-        kind: type[Decode | Vocode]
-        match op:
+        match chosen.job.op:
             case Decode():
-                kind, most = Decode, self._kit.decode_batch
+                most = self._kit.decode_batch
             case Vocode():
-                kind, most = Vocode, self._kit.speech_batch
+                most = self._kit.speech_batch
             case _:
                 return [chosen]
         if most == 1:
             return [chosen]
         others = [
-            one
-            for one in self._candidates()
-            if one.work.job is not chosen.job and isinstance(one.work.job.op, kind)
+            piece
+            for piece in candidates
+            if piece.job is not chosen.job and _together(chosen.job.op, piece.job.op)
         ]
-        return [chosen, *(one.work for one in scheduler.ordered(others)[: most - 1])]
+        return [chosen, *others[: most - 1]]
 
     def _work(self, pieces: list[Piece]) -> None:
         """One unit of work, for one session or one for each of several."""
         if isinstance(pieces[0].job.op, Vocode):
             self._render(pieces)
             return
+        pace, op, begun = self._kit.pace, pieces[0].job.op, self._clock()
         responses = any(piece.job.purpose is Purpose.RESPONSE for piece in pieces)
         if responses:
-            self._kit.pace.begin(self._clock())
+            pace.begin(begun)
         ids = self._decode(pieces) if len(pieces) > 1 else None
         for at, piece in enumerate(pieces):
             self._step(piece, self._kit.execute if ids is None else _drawn(ids[at]))
+        now = self._clock()
         if responses:
-            self._kit.pace.end(self._clock())
+            pace.end(now)
+        if isinstance(op, Decode):
+            self._reads = 0
+            pace.took("step", now - begun)
+        elif isinstance(op, Hear | Prefill):
+            self._reads += 1
+            pace.took("read", now - begun)
 
     def _render(self, pieces: list[Piece]) -> None:
         """Have speech rendered beside; the jobs go on when their sound is there, if still wanted then."""
         chunks = [piece.job.op for piece in pieces if isinstance(piece.job.op, Vocode)]
+        begun = self._clock()
 
         def rendered(sounds: list[Future[Any]]) -> None:
-            self._inbox.put(lambda: self._rendered(pieces, chunks, sounds))
+            self._inbox.put(lambda: self._rendered(pieces, chunks, sounds, begun))
 
         for piece in pieces:
             piece.job.away = True
-        self._kit.pace.begin(self._clock())
+        self._kit.pace.begin(begun)
         self._beside.begin(chunks, rendered)
 
-    def _rendered(self, pieces: list[Piece], chunks: list[Vocode], sounds: list[Future[Any]]) -> None:
+    def _rendered(
+        self, pieces: list[Piece], chunks: list[Vocode], sounds: list[Future[Any]], begun: float
+    ) -> None:
         self._beside.busy = False
-        self._kit.pace.end(self._clock())
+        now = self._clock()
+        self._kit.pace.end(now)
+        self._kit.pace.took("pass", now - begun)
         for piece, chunk, sound in zip(pieces, chunks, sounds, strict=True):
             piece.job.away = False
             if piece.job.op is chunk:  # else it was closed meanwhile

@@ -259,6 +259,17 @@ class Token2WavStream:
         """How many more codes until the next chunk is due; never 0 between pushes."""
         return max(0, self._schedule.size(self._index) + self._model.plan.lookahead - len(self._pending))
 
+    def shape(self, count: int, last: bool) -> Hashable:
+        """Streams in which this is equal can be rendered in one pass (`push_each`); ``count`` codes come.
+
+        Not while the stream renders. What a voice's prompt is like is not known before its first chunk, so
+        those who begin are alike if they begin in one voice.
+        """
+        count += len(self._pending)
+        if self._wanted is not self._spoken:
+            return id(self._wanted), self._index, count, last
+        return self._flow.shape(count, last)
+
     def push(self, codes: Sequence[int], last: bool = False) -> np.ndarray:
         """Take in codes and give out the audio that is ready: float32 [n] at 24 kHz, n often 0.
 

@@ -44,9 +44,10 @@ class Alone:
         """Nothing opened; ``used`` has the processor seconds of each kind of work."""
         self.now = 0.0
         self.used: defaultdict[str, float] = defaultdict(float)
-        self.worker = Worker(lambda: kit, clock=lambda: self.now)
+        self.worker = Worker(lambda: kit, clock=self._clock)
         self.worker._kit = kit
         self.worker._beside = _SecondCore(kit, self)
+        self._begun: float | None = None  # processor time when the unit in work began
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 
@@ -61,21 +62,26 @@ class Alone:
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
             worker._take(wait=False)
-            if (chosen := worker._choose()) is not None:
-                self._work(worker._company(chosen))
+            if pieces := worker._next():
+                self._work(pieces)
             elif self._events and self._events[0][0] < until:
                 self.now = self._events[0][0]
             else:
                 return
 
+    def _clock(self) -> float:
+        return self.now if self._begun is None else self.now + time.process_time() - self._begun
+
     def _work(self, pieces: list[Piece]) -> None:
         op = pieces[0].job.op
-        begun = time.process_time()
+        if isinstance(op, Vocode):
+            self.worker._work(pieces)
+            return
+        self._begun = time.process_time()
         self.worker._work(pieces)
-        if not isinstance(op, Vocode):
-            took = time.process_time() - begun
-            self.used["Begin" if op is None else type(op).__name__] += took
-            self.now += took
+        took, self._begun = time.process_time() - self._begun, None
+        self.used["Begin" if op is None else type(op).__name__] += took
+        self.now += took
 
 
 class _SecondCore(Beside):

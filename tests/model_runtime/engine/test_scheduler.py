@@ -69,6 +69,7 @@ class Speaker:
 
     following: float = 0.2
     playing_until: float | None = None
+    to_write: int = 5
 
 
 def pace_of(cost: float) -> Pace:
@@ -149,3 +150,34 @@ def test_work_done_side_by_side_counts_once() -> None:
         pace.end(ends)
         pace.end(ends + 0.5)
         assert pace.cost == pytest.approx((0.1 + (2.5, 6.0)[at]) / (6.0, 11.0)[at])
+
+
+def test_callers_are_read_only_while_everybody_has_something_to_hear() -> None:
+    """A step takes 10 ms, reading one caller 30, a pass of token2wav 20; 8 codes are 10 steps."""
+    pace, now = Pace(), 20.0
+    for _ in range(200):
+        pace.took("step", 0.01)
+        pace.took("read", 0.03)
+        pace.took("pass", 0.02)
+    speaker = Speaker(playing_until=now + 0.2, to_write=8)
+    assert pace.needs(speaker) == pytest.approx(1.1 * (10 * 0.01 + 2 * 0.02), rel=0.01)
+    assert pace.spare(now) > 1000  # nobody is heard
+    with pace.one_more(speaker), pace.one_more(Speaker()), pace.one_more(Speaker(0.0, now)):
+        assert pace.spare(now) == pytest.approx(0.2 - 0.154 - 0.03, abs=0.001)
+        speaker.playing_until = now + 0.1
+        assert pace.spare(now) < 0
+        speaker.to_write = 0  # only its sound is to come
+        assert pace.spare(now) > 0
+        speaker.playing_until = now - 5.0  # nothing can be done for it
+        assert pace.spare(now) > 1000
+
+
+def test_a_first_word_waits_for_the_steps_that_the_second_takes() -> None:
+    """Cheap by the second of speech, since many share a step, and yet slow for each."""
+    pace, call = pace_of(0.01), Speaker(0.6, to_write=12)
+    with pace.one_more(call):
+        assert pace.lasts(call, 0.24, now=0.0)
+        for _ in range(200):
+            pace.took("step", 0.02)
+        assert not pace.lasts(call, 0.24, now=0.0)
+        assert pace.lasts(call, 0.48, now=0.0)
