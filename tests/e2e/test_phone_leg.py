@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,9 +86,10 @@ class Caller:
 
 @asynccontextmanager
 async def own_phone(
-    incoming: Callable[[WorkerLeg], None] = lambda leg: leg.reject(), port: int = 0
+    incoming: Callable[[WorkerLeg], None] = lambda leg: leg.reject(), port: int = 0, **settings: Any
 ) -> AsyncIterator[Phone]:
-    phone = Phone(configuration(SipSettings(listen=f"127.0.0.1:{port or free_port()}")), incoming)
+    sip = SipSettings(listen=f"127.0.0.1:{port or free_port()}", **settings)
+    phone = Phone(configuration(sip), incoming)
     running = asyncio.create_task(phone.run())
     try:
         await asyncio.wait_for(phone.ready.wait(), 20)

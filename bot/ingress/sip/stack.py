@@ -72,6 +72,9 @@ class Stack:
         self._policy = "manual" if self._referrals else "reject"  # of the stack itself, for a REFER
         everywhere = wanted.host == "0.0.0.0"
         low, high = wanted.rtp_ports
+        if wanted.registrar:
+            self._registrar = Registrar.parse(wanted.registrar)
+        transports = self._transports(wanted)
         config = Config(
             # Without an interface named, the stack finds them itself and leaves the loopback out.
             net_interface=None if everywhere else wanted.host,
@@ -79,6 +82,8 @@ class Stack:
             max_concurrent_calls=None,  # the media process admits
             rtp_timeout=wanted.rtp_timeout_s,
             extra_config_text=f"sip_listen {wanted.host}:{wanted.port}\n"
+            # Unsaid, it would listen for TLS too, on the port after ours, where nobody is kept out.
+            f"sip_transports {','.join(transports)}\n"
             f"rtp_ports {low}-{high}\n"
             "audio_jitter_buffer_type adaptive\n"
             f"audio_jitter_buffer_ms {wanted.jitter_ms[0]}-{wanted.jitter_ms[1]}\n",
@@ -90,7 +95,7 @@ class Stack:
             raise StackError(f"cannot listen on {where}: {error}; PARLEY_SIP__LISTEN chooses") from None
         networks = [IPv4Network(network) for network in wanted.trusted]
         # Before there is anybody to answer.
-        if self._trust(wanted.port, networks) < len(wanted.transports):
+        if self._trust(wanted.port, networks) < len(transports):
             raise StackError(f"cannot listen on {wanted.host}:{wanted.port} for all transports")
         for transport in wanted.transports:
             account = Account(
@@ -105,12 +110,18 @@ class Stack:
             agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
             agent.on_incoming(self._incoming)
             self._agents[transport] = agent
-        if wanted.registrar:
-            await self._be_extension(wanted, networks)
+        if self._registrar is not None:
+            await self._be_extension(wanted, self._registrar, networks)
         return m.Listening(wanted.host, wanted.port)
 
-    async def _be_extension(self, wanted: m.Configure, networks: list[IPv4Network]) -> None:
-        registrar = self._registrar = Registrar.parse(wanted.registrar)
+    def _transports(self, wanted: m.Configure) -> list[str]:
+        """What the stack is to speak: the registrar's, too, wherever else we are to be called."""
+        registrar = [self._registrar.transport] if self._registrar is not None else []
+        return list(dict.fromkeys([*wanted.transports, *registrar]))
+
+    async def _be_extension(
+        self, wanted: m.Configure, registrar: Registrar, networks: list[IPv4Network]
+    ) -> None:
         account = Account(
             user=wanted.username,
             domain=registrar.domain,
