@@ -34,6 +34,7 @@ def test_on_the_loopback_this_machine_may_call() -> None:
     ("variables", "said"),
     [
         ({"LISTEN": "0.0.0.0:5060"}, "PARLEY_SIP__TRUSTED: nobody is trusted"),
+        ({"MEDIA": "192.0.2.1/24"}, "PARLEY_SIP__MEDIA"),
         ({"LISTEN": "here:5060"}, "PARLEY_SIP__LISTEN: is 'here:5060', should be an IPv4 address"),
         ({"LISTEN": "127.0.0.1"}, "PARLEY_SIP__LISTEN"),
         ({"LISTEN": "[::1]:5060"}, "PARLEY_SIP__LISTEN"),

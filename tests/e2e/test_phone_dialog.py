@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.phone_line import PhoneLine, phone_line, wait_for_log, wait_until
+from tests.e2e.phone_line import (
+    ANSWER_S,
+    GREETING_S,
+    PhoneLine,
+    phone_line,
+    voice,
+    wait_for_log,
+    wait_until,
+)
 from tests.e2e.raw_call import OFFER, RawCall, raw_call
+from tests.e2e.sipp import mu_law
 from tests.e2e.test_phone import worker_of
 from tests.e2e.test_phone_fire import kilobytes
 from tests.torture import CLIENT, RawLine
@@ -24,7 +35,11 @@ SOUND = b"\xff" * 160  # silence in G.711 mu-law
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLine]:
-    settings = {"PARLEY_MAX_CALLS": "20", "PARLEY_CONNECT_TIMEOUT_S": "4"}
+    settings = {
+        "PARLEY_MAX_CALLS": "20",
+        "PARLEY_CONNECT_TIMEOUT_S": "4",
+        "PARLEY_SIP__MEDIA": "127.0.9.0/24",
+    }
     with phone_line(tmp_path_factory.mktemp("dialog"), **settings) as running:
         yield running
         wait_until(lambda: running.calls_now() == 0, "the end of all calls")
@@ -197,6 +212,98 @@ def test_sound_from_a_stranger_is_not_answered(caller: RawLine) -> None:
         thief.setblocking(False)
         with pytest.raises(BlockingIOError):
             thief.recv(2000)
+
+
+@contextmanager
+def speaking_from(call: RawCall, address: str) -> Iterator[None]:
+    """Meanwhile what the caller sends comes from elsewhere."""
+    own = call.sound
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as call.sound:
+        call.sound.bind((address, 0))
+        try:
+            yield
+        finally:
+            call.sound = own
+
+
+def test_a_stranger_presses_no_keys_while_the_phone_and_who_may_as_well_do(
+    line: PhoneLine, caller: RawLine
+) -> None:
+    """... even one who knows its SSRC, its payload types and where it is in its numbers."""
+    before = line.log().count("a key was pressed")
+    with raw_call(caller, KEYS.replace("{kind}", "101"), types="0 101") as call:
+        call.sound.settimeout(10)
+        assert call.sound.recv(2000)
+        with speaking_from(call, "127.0.0.66"):
+            number = press(call, 1, 0, 101, mark=True)
+        number = press(call, 2, number, 101, mark=True)
+        with speaking_from(call, "127.0.9.1"):  # of PARLEY_SIP__MEDIA
+            press(call, 3, number, 101, mark=True)
+        wait_for_log(line, "a key was pressed", times=before + 2)
+        assert call.ask("OPTIONS").startswith("SIP/2.0 200")
+        assert line.log().count("a key was pressed") == before + 2
+
+
+def test_a_stranger_is_not_answered_and_the_phone_is(caller: RawLine) -> None:
+    with raw_call(caller) as call, listening(call) as loud:
+        wait_until(lambda: sum(loud) > 50 * GREETING_S - 3, "the greeting")
+        wait_until(lambda: not any(loud[-50:]), "its end")
+        with speaking_from(call, "127.0.0.66"):
+            say(call, 0)
+        before = len(loud)
+        wait_until(lambda: len(loud) > before + 100, "two seconds in which there would be an answer")
+        assert not any(loud[before:])
+        say(call, 60)
+        wait_until(lambda: sum(loud) > 50 * (GREETING_S + ANSWER_S) - 6, "the answer")
+
+
+def say(call: RawCall, number: int) -> None:
+    """1.2 s of a voice, in packets from ``number`` on."""
+    pcm = mu_law(voice(1.2, 8000))
+    for start in range(0, len(pcm), 160):
+        call.speak(pcm[start : start + 160], number + start // 160)
+        time.sleep(0.02)
+
+
+@contextmanager
+def listening(call: RawCall) -> Iterator[list[bool]]:
+    """For each packet of the bot's, whether there is sound in it."""
+    loud: list[bool] = []
+    sound, enough = call.sound, threading.Event()
+    sound.settimeout(0.2)
+
+    def listen() -> None:
+        while not enough.is_set():
+            with suppress(TimeoutError):
+                packet = sound.recv(2000)
+                loud.append(max(~byte & 0x7F for byte in packet[12:]) > 0x40)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield loud
+    finally:
+        enough.set()
+        thread.join()
+
+
+def test_who_moves_is_heard_from_there_and_no_more_from_where_they_were(
+    line: PhoneLine, caller: RawLine
+) -> None:
+    before = line.log().count("a key was pressed")
+    with raw_call(caller, KEYS.replace("{kind}", "101"), types="0 101") as call:
+        there = KEYS.format(address="127.0.0.4", port=4000, types="0 101", kind=101)
+        assert call.ask("INVITE", Content_Type="application/sdp", body=there) == "SIP/2.0 200 OK"
+        call.acknowledge()
+        with speaking_from(call, "127.0.0.4"):
+            number = press(call, 1, 0, 101, mark=True)
+            wait_for_log(line, "a key was pressed", times=before + 1)
+        number = press(call, 2, number, 101, mark=True)
+        with speaking_from(call, "127.0.0.4"):
+            press(call, 3, number, 101, mark=True)
+            wait_for_log(line, "a key was pressed", times=before + 2)
+        assert call.ask("OPTIONS").startswith("SIP/2.0 200")
+        assert line.log().count("a key was pressed") == before + 2
 
 
 @pytest.mark.slow

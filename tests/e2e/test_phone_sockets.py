@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from tests.e2e.sockets import sockets
 from tests.e2e.test_phone_leg import own_phone
 
 pytestmark = pytest.mark.e2e
 
 HERE = "0100007F"  # 127.0.0.1, as proc(5) writes it
 LISTENS = "0A"  # TCP_LISTEN
-
-
-def sockets(process: int, kind: str) -> list[tuple[str, int, str]]:
-    """Address, port and state of each socket of a process that ``/proc/net/KIND`` tells."""
-    folder = Path("/proc", str(process))
-    own = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
-    rows = [row.split() for row in (folder / "net" / kind).read_text().splitlines()[1:]]
-    return [
-        (row[1].split(":")[0], int(row[1].split(":")[1], 16), row[3])
-        for row in rows
-        if f"socket:[{row[9]}]" in own
-    ]
 
 
 @pytest.mark.parametrize("transports", ["udp", "tcp", "udp,tcp"])

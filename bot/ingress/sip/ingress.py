@@ -32,6 +32,7 @@ def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str
         rtp_ports=settings.rtp_ports,
         jitter_ms=settings.jitter_ms,
         rtp_timeout_s=settings.rtp_timeout_s,
+        media=list(settings.media),
         headers=[*EDGE, *settings.headers],
         username=settings.username,
         password=settings.password.get_secret_value(),

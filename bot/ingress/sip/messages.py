@@ -40,6 +40,7 @@ class Configure(msgspec.Struct, tag="configure", frozen=True):
     rtp_ports: tuple[int, int]
     jitter_ms: tuple[int, int]
     rtp_timeout_s: int
+    media: list[str] = []  # networks whose RTP is let in, beside the address that a call's SDP names (CIDR)
     headers: list[str] = []  # of calls that come in, which ``Incoming`` is to tell
     username: str = ""  # for digest authentication where we call (RFC 8760)
     password: str = ""

@@ -13,6 +13,7 @@ from bot.ingress.sip.registrar import Registrar
 from bot.routing import EDGE
 from bot.setting_group import Group, Words
 
+MOST_NETWORKS = 64  # nobody names so many
 MAX_HEADERS = 16 - 1 - len(EDGE)  # the stack tells 16, and one of them is To
 
 
@@ -58,6 +59,12 @@ class SipSettings(Group):
     rtp_ports: FromTo = Field(
         default=(10_000, 10_999),
         description="UDP ports of the calls' audio; two a call, for a firewall to open.",
+    )
+    media: Words = Field(
+        default=(),
+        description="Networks whose sound and keys are heard in a call beside those of the address that its "
+        "SDP names: your carrier's media servers, if they send from other addresses than they listen on. "
+        "`0.0.0.0/0`: everybody's.",
     )
     jitter_ms: FromTo = Field(
         default=(20, 60), description="How long audio that comes in may be kept back to be even, in ms."
@@ -145,16 +152,21 @@ class SipSettings(Group):
             raise ValueError("at least 16 characters, of ASCII: whoever guesses it can place calls")
         return key
 
+    @field_validator("trusted", "media")
+    @classmethod
+    def _networks(cls, named: tuple[str, ...]) -> tuple[str, ...]:
+        networks = tuple(str(IPv4Network(network)) for network in named)  # its ValueError names the fault
+        if len(networks) > MOST_NETWORKS:
+            raise ValueError(f"at most {MOST_NETWORKS} networks")
+        return networks
+
     @field_validator("trusted")
     @classmethod
-    def _networks(cls, trusted: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        networks = tuple(str(IPv4Network(network)) for network in trusted)  # its ValueError names the fault
+    def _somebody(cls, trusted: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         host = str(info.data.get("listen", "")).rpartition(":")[0]
-        if host and not networks and not info.data.get("registrar") and not IPv4Address(host).is_loopback:
+        if host and not trusted and not info.data.get("registrar") and not IPv4Address(host).is_loopback:
             raise ValueError(f"nobody is trusted, and {host} can be reached by others; name who may call")
-        if len(networks) > 64:
-            raise ValueError("at most 64 networks")
-        return networks
+        return trusted
 
     @field_validator("transports", "codecs")
     @classmethod

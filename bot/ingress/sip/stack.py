@@ -28,6 +28,7 @@ from loguru import logger
 
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.line import Line, Send
+from bot.ingress.sip.media import admit
 from bot.ingress.sip.referral import objection
 from bot.ingress.sip.refusal import refuse
 from bot.ingress.sip.registrar import Registrar
@@ -60,6 +61,7 @@ class Stack:
         self._dialing: dict[str, bool] = {}  # calls of ours the stack has no name for yet: still wanted?
         self._tasks: set[asyncio.Task[None]] = set()
         self._referrals: list[str] = []
+        self._media: list[IPv4Network] = []
         self._policy = "reject"
         self._registrar: Registrar | None = None
         self._registration: Registration | None = None
@@ -69,6 +71,7 @@ class Stack:
         """Listen. Raises ``StackError``."""
         self._runtime.on_dead = self.died.set  # type: ignore[assignment] # baresip's own hint is None
         self._referrals = wanted.referrals
+        self._media = [IPv4Network(network) for network in wanted.media]
         self._policy = "manual" if self._referrals else "reject"  # of the stack itself, for a REFER
         everywhere = wanted.host == "0.0.0.0"
         low, high = wanted.rtp_ports
@@ -293,6 +296,8 @@ class Stack:
 
         line.wants_early = early
         self._listen(line, call)
+        if call.call_id:  # it was called, and SDP may have come already
+            self._hear_only_it(line, call)
 
     def _listen(self, line: Line, call: Call) -> None:
         call.on(lambda event: self._happened(line, call, event))
@@ -301,6 +306,8 @@ class Stack:
     def _happened(self, line: Line, call: Call, event: StackEvent) -> None:
         """On ``call``, the line's own or the one that it may go on with."""
         call_id = line.call_id
+        if event.event in (Event.CALL_LOCAL_SDP, Event.CALL_REMOTE_SDP):
+            self._hear_only_it(line, call)
         if call is line.next:
             if event.event is Event.CALL_ESTABLISHED:
                 logger.info("{}: goes on with {}", call_id, call.peer)
@@ -327,6 +334,14 @@ class Stack:
                 self._send(m.Digit(call_id, event.text))
             case Event.CALL_CLOSED if line.next is None:
                 self._closed(call_id, event.text or "", _quality(line, call))
+
+    def _hear_only_it(self, line: Line, call: Call) -> None:
+        """Nobody but who is called, or calls, is to speak or press keys in a call."""
+        heard = admit(call.call_id or "", self._media)
+        if heard is None:
+            logger.warning("{}: sound is let in from everybody: this stack cannot be asked", line.call_id)
+        else:
+            logger.debug("{}: heard from {}", line.call_id, ", ".join(map(str, heard)) or "nowhere yet")
 
     async def _referred(self, line: Line, call: Call, request: TransferRequest) -> None:
         why_not = objection(request, self._referrals)

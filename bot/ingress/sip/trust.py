@@ -17,7 +17,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-MAX_NETWORKS = 64  # a program has up to 4096 instructions; nobody names so many
+MAX_NETWORKS = (
+    100  # a program has up to 4096 instructions; the settings name 64, SDP and a registrar's name more
+)
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 
