@@ -13,15 +13,18 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
 from bot.agents import Agent
 from bot.engine_process import Engine, OwnEngine
+from bot.ingress.sip.destinations import NotCallable, check_heard, parsed
 from bot.ingress.sip.ingress import LiveCall
 from bot.ingress.sip.leg import LegError, SipLeg
 from bot.ingress.sip.settings import SipSettings
 from bot.ingress.sip.transport import SipTransport
-from bot.ingress.sip.warm import OnEvent, PhoneCall, WarmTransfer
+from bot.ingress.sip.warm import Admit, OnEvent, PhoneCall, WarmTransfer
 from bot.knowledge.knowledge import Knowledge
 from bot.opinions import Opinions, opinions
 from bot.remembering import callers_voice, open_memory, shared_vectors
 from bot.settings import Settings
+from bot.tools.call_control import TransferOptions
+from bot.tools.call_control import transfer as transfer_tool
 from bot.tools.toolbox import Toolbox, open_toolbox
 from bot.tools.voices import voices_for
 from bot.voices.shared import SharedVoices
@@ -66,8 +69,10 @@ class Answering:
         transport = webrtc_transport(connection, transport_params(fader, guard))
         return self.attend(self.call(transport, fader, call_id, record, page=True))
 
-    def phone_call(self, leg: SipLeg, *, ours: bool = False, deaf: bool = False) -> LiveCall:
+    def phone_call(self, leg: SipLeg, admit: Admit, *, ours: bool = False, deaf: bool = False) -> LiveCall:
         """A call on the phone; ``ours``: that we placed, ``deaf``: in which only we speak.
+
+        ``admit`` gives a place to whoever it is put through to.
 
         What is said is kept under the call's id.
         """
@@ -78,10 +83,10 @@ class Answering:
         record = CallRecord(None, kept)
         fader, guard = _ears(None if deaf else self.settings.sip)
         transport = SipTransport(leg, transport_params(fader, guard), deaf=deaf)
-        warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation)
+        warm = WarmTransfer(leg, transport, self.agent.agreeing_words, self.consultation, admit)
         favourite = callers_voice(self.memory, self.agent, leg.peer)
         call = self.call(transport, fader, leg.call_id, record, _putting_through(leg, warm), favourite)
-        return self.attend(PhoneCall(call, leg, warm))
+        return self.attend(PhoneCall(call, leg, warm, self.settings.max_call_s))
 
     def consultation(
         self, leg: SipLeg, briefing: str, on_event: OnEvent, on_key: Callable[[str], None]
@@ -213,6 +218,19 @@ def _putting_through(leg: SipLeg, warm: WarmTransfer) -> Transfer:
             raise CannotTransfer("nobody answers there. The caller is still on the line.") from None
 
     return transfer
+
+
+def out_of_reach(agent: Agent, sip: SipSettings) -> list[str]:
+    """A sentence for each whom a caller cannot be put through to, since their answers would not be let in."""
+    found = []
+    for use in agent.tools:
+        options = TransferOptions.model_validate(use.options) if use.name == transfer_tool.name else None
+        for name, uri in options.targets.items() if sip.listen and options and options.warm else ():
+            try:
+                check_heard(parsed(uri), sip.networks, sip.registrar)
+            except NotCallable as error:
+                found.append(f"{name} cannot be asked to take a caller: {error}")
+    return found
 
 
 def make_engine(settings: Settings) -> Engine:

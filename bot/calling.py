@@ -15,6 +15,7 @@ from bot.ingress.sip.leg import SipLeg
 from bot.ingress.sip.phone import Phone
 from bot.ingress.sip.placed import MachinePolicy
 from bot.ingress.sip.placing import Placing
+from bot.ingress.sip.warm import Admit
 from bot.settings import Settings
 from bot.variables import filled, left_open
 from pipeline.memory.placed import PlacedStore
@@ -28,6 +29,7 @@ class AgentCaller:
     """``placing.Caller`` by what an agent's file says."""
 
     answering: Answering
+    admit: Admit  # whoever its calls are put through to
 
     @property
     def may_call(self) -> tuple[str, ...]:
@@ -49,17 +51,17 @@ class AgentCaller:
 
     def call(self, leg: SipLeg) -> LiveCall:
         """``PhoneCaller``."""
-        return self.answering.phone_call(leg, ours=True)
+        return self.answering.phone_call(leg, self.admit, ours=True)
 
     def message(self, leg: SipLeg, words: str) -> LiveCall:
         """``PhoneCaller``: the agent greets with the words, and hangs up on the silence that follows."""
         quiet = SilencePrompt(say=words, after_s=AFTER_MESSAGE_S, times=0, hang_up=True)
         agent = self.answering.agent.model_copy(update={"greeting": words, "silence": quiet})
-        return replace(self.answering, agent=agent).phone_call(leg, ours=True, deaf=True)
+        return replace(self.answering, agent=agent).phone_call(leg, self.admit, ours=True, deaf=True)
 
 
-def caller(here: Answering, values: Mapping[str, str]) -> AgentCaller:
-    """``here`` as one who calls, what its words leave open filled in.
+def caller(here: Answering, values: Mapping[str, str], admit: Admit) -> AgentCaller:
+    """``here`` as one who calls, what its words leave open filled in; ``admit``: ``Answering.phone_call``.
 
     Raises ``NotCallable`` for what is still left open, and for a value that nothing asks for.
     """
@@ -71,7 +73,7 @@ def caller(here: Answering, values: Mapping[str, str]) -> AgentCaller:
         raise NotCallable("variables", f"The agent {agent.base} asks for {_list(missing)}.")
     if unknown := values.keys() - names:
         raise NotCallable("variables", f"The agent {agent.base} does not ask for {_list(unknown)}.")
-    return AgentCaller(replace(here, agent=_filled(agent, message, values)))
+    return AgentCaller(replace(here, agent=_filled(agent, message, values)), admit)
 
 
 def placing_for(
@@ -88,7 +90,7 @@ def placing_for(
         here = answering_of(name)
         if here is None:
             raise NotCallable("agent", "There is no such agent here.")
-        return caller(here, values)
+        return caller(here, values, calls.admit)
 
     return Placing(settings.sip, calls, phone, caller_of, lambda: engine.status.ready, placed)
 

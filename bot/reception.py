@@ -19,10 +19,11 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 from bot.agent_folder import AgentFolder, Stamp, read_agents, stamp
 from bot.agent_keys import opens
 from bot.agents import Agent, AgentError
-from bot.answering import Answering
+from bot.answering import Answering, out_of_reach
 from bot.calls import Refused
 from bot.engine_process import Engine
 from bot.ingress.sip.leg import SipLeg
+from bot.ingress.sip.warm import Admit
 from bot.ingress.webrtc import LiveCall
 from bot.knowledge.knowledge import Knowledge
 from bot.opinions import Opinions, opinions
@@ -164,13 +165,16 @@ class Reception:
         """A call from a page to ``agent``, in the conversation of that name. Raises as ``answering`` does."""
         return self.answering(agent).browser_call(connection, call_id, name, remembered)
 
-    def phone_call(self, leg: SipLeg) -> LiveCall:
-        """A call on the phone, for whomever the agents' files say, or else for the settings' agent."""
+    def phone_call(self, leg: SipLeg, admit: Admit) -> LiveCall:
+        """A call on the phone, for whomever the agents' files say, or else for the settings' agent.
+
+        ``admit`` gives a place to whoever it is put through to.
+        """
         routes = {name: agent.answers for name, agent in self.agents.items() if agent.answers}
         default = self._settings.sip.agent or self._settings.agent
         name = choose(routes, called(leg.called, leg.peer, leg.headers)) or default
         logger.info("{} answers", name)
-        return self._desks[name].here.phone_call(leg)
+        return self._desks[name].here.phone_call(leg, admit)
 
     async def recall(self, name: str) -> Remembered | None:
         """What was said in a conversation; see ``bot.remembering.recalled``."""
@@ -277,6 +281,8 @@ class Reception:
         told: Opinions,
     ) -> Answering:
         settings, engine, memory = self._settings, self._engine, self._memory
+        for fault in out_of_reach(agent, settings.sip):
+            logger.warning("agents: {}: {}", agent.base, fault)
         return Answering(settings, agent, engine, memory, self._shared_voices, toolbox, attend, told)
 
     async def _close(self) -> None:

@@ -83,7 +83,11 @@ async def _serve_with(
 def telephone(settings: Settings, reception: Reception, engine: Engine) -> Callable[[Calls], SipIngress]:
     """The phone of the settings, for whoever counts the calls."""
     return lambda calls: SipIngress(
-        settings.sip, calls, reception.phone_call, lambda: engine.status.ready, settings.log_level
+        settings.sip,
+        calls,
+        partial(reception.phone_call, admit=calls.admit),
+        lambda: engine.status.ready,
+        settings.log_level,
     )
 
 
@@ -150,7 +154,8 @@ def place(
             sharing(memory.voices, settings.voices_dir) as voices,
             answering(settings, agent, engine, memory, voices) as here,
         ):
-            return await place_call(to, settings, engine, caller(here, variables), tell, headers)
+            who = caller(here, variables, Calls(settings.max_calls).admit)
+            return await place_call(to, settings, engine, who, tell, headers)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(call())

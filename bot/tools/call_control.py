@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from bot.ingress.sip.destinations import NotCallable, parsed
 from bot.tools.function import tool
 from pipeline.tools.tool import Line
 
@@ -30,6 +31,16 @@ class TransferOptions(BaseModel):
     targets: dict[str, str] = Field(min_length=1)
     warm: bool = False
     briefing: str = BRIEFING
+
+    @field_validator("targets")
+    @classmethod
+    def _addresses(cls, targets: dict[str, str]) -> dict[str, str]:
+        for name, uri in targets.items():
+            try:
+                parsed(uri)
+            except NotCallable as error:
+                raise ValueError(f"{name}: {error}") from None
+        return targets
 
     @field_validator("briefing")
     @classmethod

@@ -288,9 +288,13 @@ def faults(error: ValidationError) -> str:
     said = []
     for fault in error.errors(include_url=False, include_context=False):
         where = ".".join(map(str, fault["loc"]))
-        what = "there is no such field" if fault["type"] == "extra_forbidden" else fault["msg"]
+        what = (
+            "there is no such field"
+            if fault["type"] == "extra_forbidden"
+            else fault["msg"].removeprefix("Value error, ")
+        )
         said.append(f"{where}: {what[0].lower()}{what[1:]}")
-    return "; ".join(said) + "."
+    return "; ".join(said).removesuffix(".") + "."
 
 
 def _untitled(schema: Any) -> Any:

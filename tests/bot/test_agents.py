@@ -34,6 +34,10 @@ def test_a_name_alone_is_an_agent(tmp_path: Path) -> None:
         ("name: A\nlanguage: English!", "language"),
         ("name: A\ntools: [wether]", "line 2: tools[1]: there is no tool 'wether' (there are date_time"),
         ("name: A\ntools:\n  - weather\n  - transfer", "line 4: tools[2]: transfer: options: targets"),
+        (
+            "name: A\ntools:\n  - name: transfer\n    policy: allow\n    options: {targets: {sales: '100'}}",
+            "line 3: tools[1]: transfer: options: targets: sales: '100' is not an address to call; one looks",
+        ),
         ("name: A\ntools:\n  - hang_up", "line 3: tools[1]: hang_up is privileged"),
         ("name: A\ntools:\n  - weather\n  - weather", "line 4: tools[2]: weather is there twice"),
         ("name: A\ntools:\n  - name: weather\n    polcy: allow", "line 4: tools[1].polcy: there is no such"),

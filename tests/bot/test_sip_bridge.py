@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from bot.calls import Calls
 from bot.ingress.sip import messages as m
 from bot.ingress.sip.bridge import BEHIND, bridge, ringing
 from bot.ingress.sip.leg import LegEnd, LegError, LegEvent, SipLeg
@@ -20,6 +21,7 @@ from pipeline.tools.consent import ENGLISH
 from pipeline.tools.tool import CannotTransfer
 from tests.pipeline.scripted_engine import eventually
 
+LONGEST_S = 1800.0
 END = LegEnd("hung-up", "", m.Quality())
 HEARD = b"\x10\x00" * (m.HEARD_BYTES // 2)
 
@@ -157,11 +159,12 @@ class Consultation:
 class Scene:
     """A caller who is being put through to ``human``."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: int = 1) -> None:
         self.leg, self.human = Leg(), Leg("human")
         self.leg.others.append(self.human)
         self.transport = SipTransport(self.leg, transport_params(Fader()))
-        self.warm = WarmTransfer(self.leg, self.transport, ENGLISH, self.consult)
+        self.lines = Calls(lines)
+        self.warm = WarmTransfer(self.leg, self.transport, ENGLISH, self.consult, self.lines.admit)
         self.calls: list[Consultation] = []
         self.press: Callable[[str], None] | None = None
         self.going = asyncio.create_task(self.warm.to("sip:sales@x", "It is about a tent. Do you?"))
@@ -187,6 +190,7 @@ async def test_who_takes_the_caller_is_kept_and_the_consultation_is_over() -> No
     (await scene.asked())("1")
     await scene.going
     assert scene.warm.other is scene.human
+    assert scene.lines.taken == 1
     assert not scene.human.hung_up
     assert scene.calls[0].over.is_set()
     assert scene.calls[0].briefing == "It is about a tent. Do you?"
@@ -208,7 +212,26 @@ async def test_who_does_not_take_the_caller_is_let_go_and_the_caller_is_back(how
         await scene.going
     assert scene.warm.other is None
     assert scene.human.hung_up or how == "no worker"
+    assert scene.lines.taken == 0
     assert scene.transport.together.is_set()
+
+
+async def test_without_a_free_line_nobody_is_called() -> None:
+    scene = Scene(lines=0)
+    with pytest.raises(CannotTransfer, match=r"no free line.*still on the line"):
+        await scene.going
+    assert scene.leg.dialled == []
+
+
+async def test_two_who_are_joined_are_parted_when_the_call_has_lasted_too_long() -> None:
+    scene = Scene()
+    (await scene.asked())("1")
+    await scene.going
+    bots = Consultation("")
+    bots.over.set()
+    await asyncio.wait_for(PhoneCall(bots, scene.leg, scene.warm, longest_s=0.1).run(), 5)
+    assert scene.human.hung_up
+    assert scene.lines.taken == 0
 
 
 @pytest.mark.parametrize("how", ["the caller hangs up", "the tool is broken off"])
@@ -239,7 +262,7 @@ async def test_who_has_just_taken_the_caller_is_let_go_when_the_call_ends_in_tha
         await scene.going
     bots = Consultation("")
     bots.over.set()
-    call = PhoneCall(bots, scene.leg, scene.warm)
+    call = PhoneCall(bots, scene.leg, scene.warm, LONGEST_S)
     await call.end("failed")
     await asyncio.wait_for(call.run(), 5)
     assert scene.human.hung_up
@@ -251,7 +274,7 @@ async def test_after_the_bots_part_the_two_are_joined_and_both_are_ended(ends: s
     (await scene.asked())("1")
     await scene.going
     bots = Consultation("")
-    call = PhoneCall(bots, scene.leg, scene.warm)
+    call = PhoneCall(bots, scene.leg, scene.warm, LONGEST_S)
     running = asyncio.create_task(call.run())
     bots.over.set()
     scene.leg.hear(3)

@@ -19,8 +19,8 @@ def asked(target: str, raw: str = "", replaces: bool = False, method: str = "INV
     "request_", [asked(HERE), asked(HERE, HERE), asked("sip:+4930123@gateway.example.org;transport=tcp")]
 )
 def test_those_who_are_named_are_gone_to(request_: TransferRequest) -> None:
-    assert objection(request_, LIST) == ""
-    assert objection(request_, []) != ""
+    assert objection(request_, LIST, []) == ""
+    assert objection(request_, [], []) != ""
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,11 @@ def test_those_who_are_named_are_gone_to(request_: TransferRequest) -> None:
     ],
 )
 def test_nobody_else_is(request_: TransferRequest) -> None:
-    assert objection(request_, LIST)
+    assert objection(request_, LIST, [])
+
+
+def test_nobody_is_gone_to_whose_answers_would_not_be_let_in() -> None:
+    there = asked("sip:alice@192.0.2.7")
+    assert objection(there, ["alice@*"], ["192.0.2.0/24"]) == ""
+    assert objection(there, ["alice@*"], [], "192.0.2.7") == ""
+    assert "PARLEY_SIP__TRUSTED" in objection(there, ["alice@*"], ["198.51.100.0/24"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from bot.ingress.sip.registrar import Registrar
 
 MAX_HEADERS = 10
 MAX_HEADER = 256  # characters of a value; an INVITE over UDP should fit one packet (RFC 3261, 18.1.1)
@@ -22,7 +25,7 @@ class NotCallable(Exception):  # noqa: N818 - read by whoever asked
     """It will not be called. ``code`` is for programs, the message says why and what to do."""
 
     def __init__(self, code: str, message: str) -> None:
-        """``code``: "bad_address", "bad_header", "destination"."""
+        """``code``: "bad_address", "bad_header", "destination", "not_trusted"."""
         super().__init__(message)
         self.code = code
 
@@ -77,6 +80,27 @@ def check_listed(destination: Destination, patterns: Sequence[str], where: str) 
         f"{destination.address} is not among those that may be called. Add it to {where}, "
         "where * stands for any characters.",
     )
+
+
+def check_heard(destination: Destination, networks: Sequence[str], registrar: str) -> None:
+    """Raises ``NotCallable`` for who answers over UDP, from where no packets are let in.
+
+    ``networks`` are let in (CIDR), and the ``registrar``, if any. A name is believed, since only the stack
+    looks it up.
+    """
+    ours = bool(registrar) and Registrar.parse(registrar).host == destination.host
+    if destination.over_tcp or ours:
+        return
+    try:
+        address = IPv4Address(destination.host)
+    except ValueError:
+        return
+    if not any(address in IPv4Network(network) for network in networks):
+        raise NotCallable(
+            "not_trusted",
+            f"{destination.host} is in none of the networks of PARLEY_SIP__TRUSTED, so its answers would not "
+            "be let in; add it there, or call with ;transport=tcp.",
+        )
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from loguru import logger
 
 from bot.child_process import die_with_parent, ending, stop
 from bot.ingress.sip import messages as m
+from bot.ingress.sip.destinations import NotCallable, check_heard, parsed
 from bot.ingress.sip.gathering import Gathering
 from bot.ingress.sip.leg import LegEnd, LegError, LegEvent
 
@@ -212,10 +213,15 @@ class Phone:
     ) -> WorkerLeg:
         """Call ``uri``, with ``headers`` in the INVITE; ``early``: and hear what comes before the answer.
 
-        ``call_id``: made up if empty. Raises ``LegError`` while there is no worker.
+        ``call_id``: made up if empty. Raises ``LegError`` while there is no worker, and for a ``uri`` that is
+        none, or whose answers would not be let in.
         """
         if self.listening is None:
             raise LegError(self.reason)
+        try:
+            check_heard(parsed(uri), self._configure.trusted, self._configure.registrar)
+        except NotCallable as error:
+            raise LegError(str(error)) from None
         leg = self._leg(call_id or uuid.uuid4().hex, None)
         leg.peer = leg.called = uri
         self._send(m.Dial(leg.call_id, uri, dict(headers or {}), early))

@@ -11,18 +11,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Protocol
 
 from loguru import logger
 
 from bot.calls import Calls, Refused
-from bot.ingress.sip.destinations import Destination, NotCallable, check_headers, check_listed, parsed
+from bot.ingress.sip.destinations import (
+    Destination,
+    check_headers,
+    check_heard,
+    check_listed,
+    parsed,
+)
 from bot.ingress.sip.leg import LegError
 from bot.ingress.sip.phone import Phone
 from bot.ingress.sip.placed import PhoneCaller, PlacedCall, State
 from bot.ingress.sip.rates import Rate
-from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.settings import SipSettings
 from bot.settings import variable
 from pipeline.call import STOPPING
@@ -212,14 +216,7 @@ class Placing:
         caller = self._caller_of(asked.agent, asked.variables)
         check_listed(to, self._settings.destinations, variable("sip", "destinations"))
         check_listed(to, caller.may_call, caller.where)
-        registrar = self._settings.registrar
-        ours = bool(registrar) and Registrar.parse(registrar).host == to.host
-        if not (to.over_tcp or ours or _heard(to.host, self._settings.networks)):
-            raise NotCallable(
-                "not_trusted",
-                f"{to.host} is in none of the networks of {variable('sip', 'trusted')}, so its answers would "
-                "not be let in; add it there, or call with ;transport=tcp.",
-            )
+        check_heard(to, self._settings.networks, self._settings.registrar)
         return caller, to
 
     def _check_room(self, to: Destination) -> None:
@@ -251,15 +248,6 @@ class Placing:
             if entry.call.state == "ended":
                 del self._entries[call_id]
                 self._claims = {key: one for key, one in self._claims.items() if one.call_id != call_id}
-
-
-def _heard(host: str, networks: list[str]) -> bool:
-    """Whether packets from ``host`` are let in; a name is believed, since only the stack looks it up."""
-    try:
-        address = IPv4Address(host)
-    except ValueError:
-        return True
-    return any(address in IPv4Network(network) for network in networks)
 
 
 def _elsewhere(asked: Asked, claim: Claim) -> dict[str, Any]:

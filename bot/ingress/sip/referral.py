@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 from baresip.call import TransferRequest
 
-from bot.ingress.sip.destinations import NotCallable, check_listed, parsed
+from bot.ingress.sip.destinations import NotCallable, check_heard, check_listed, parsed
 
 
-def objection(request: TransferRequest, patterns: Sequence[str]) -> str:
-    """Why not to follow ``request``; empty: do. ``patterns``: see ``destinations.check_listed``."""
+def objection(
+    request: TransferRequest, patterns: Sequence[str], networks: Sequence[str], registrar: str = ""
+) -> str:
+    """Why not to follow ``request``; empty: do.
+
+    ``patterns``: of ``destinations.check_listed``; ``networks``, ``registrar``: of ``check_heard`` there.
+    """
     if not patterns:
         return "nobody may be sent anywhere"
     if request.method != "INVITE" or request.replaces:
@@ -18,7 +23,9 @@ def objection(request: TransferRequest, patterns: Sequence[str]) -> str:
     if request.raw.strip() not in (request.target, f"<{request.target}>"):
         return "it says more than an address"  # the stack follows what it says, not what was checked
     try:
-        check_listed(parsed(request.target), patterns, "PARLEY_SIP__REFERRALS")
+        to = parsed(request.target)
+        check_listed(to, patterns, "PARLEY_SIP__REFERRALS")
+        check_heard(to, networks, registrar)
     except NotCallable as error:
         return str(error)
     return ""

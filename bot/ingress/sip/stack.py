@@ -61,6 +61,7 @@ class Stack:
         self._dialing: dict[str, bool] = {}  # calls of ours the stack has no name for yet: still wanted?
         self._tasks: set[asyncio.Task[None]] = set()
         self._referrals: list[str] = []
+        self._trusted: list[str] = []
         self._media: list[IPv4Network] = []
         self._policy = "reject"
         self._registrar: Registrar | None = None
@@ -71,6 +72,7 @@ class Stack:
         """Listen. Raises ``StackError``."""
         self._runtime.on_dead = self.died.set  # type: ignore[assignment] # baresip's own hint is None
         self._referrals = wanted.referrals
+        self._trusted = wanted.trusted
         self._media = [IPv4Network(network) for network in wanted.media]
         self._policy = "manual" if self._referrals else "reject"  # of the stack itself, for a REFER
         everywhere = wanted.host == "0.0.0.0"
@@ -344,7 +346,8 @@ class Stack:
             logger.debug("{}: heard from {}", line.call_id, ", ".join(map(str, heard)) or "nowhere yet")
 
     async def _referred(self, line: Line, call: Call, request: TransferRequest) -> None:
-        why_not = objection(request, self._referrals)
+        registrar = self._registrar.host if self._registrar is not None else ""
+        why_not = objection(request, self._referrals, self._trusted, registrar)
         if why_not or line.next is not None:
             logger.info("{}: is not sent to {}: {}", line.call_id, request.target, why_not or "one at a time")
             if self._referrals:  # else the stack has refused it

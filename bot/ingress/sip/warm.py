@@ -18,6 +18,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from bot.calls import Place, Refused
 from bot.ingress.sip.bridge import bridge, ringing
 from bot.ingress.sip.ingress import LiveCall, hang_up
 from bot.ingress.sip.leg import LegError, SipLeg
@@ -45,6 +46,10 @@ class ConsultingCall(LiveCall, Protocol):
 OnEvent = Callable[[page.PageMessage], None]
 MakeConsultation = Callable[[SipLeg, str, OnEvent, Callable[[str], None]], ConsultingCall]
 """The call on a leg that begins with a briefing; gets what is told of the call, and the keys pressed."""
+
+
+Admit = Callable[[], Place]
+"""A place for one more call. Raises ``Refused``."""
 
 
 class Decision:
@@ -81,14 +86,24 @@ class Decision:
 
 
 class WarmTransfer:
-    """One caller's. ``other`` is who took them; whoever runs the caller's call joins and ends both."""
+    """One caller's. ``other`` is who took them; whoever runs the caller's call joins and lets them go."""
 
     def __init__(
-        self, leg: SipLeg, transport: SipTransport, words: AgreeingWords, consultation: MakeConsultation
+        self,
+        leg: SipLeg,
+        transport: SipTransport,
+        words: AgreeingWords,
+        consultation: MakeConsultation,
+        admit: Admit,
     ) -> None:
-        """``transport``: the caller's, on ``leg``; ``words``: what somebody says who agrees."""
+        """``transport``: the caller's, on ``leg``; ``words``: what somebody says who agrees.
+
+        ``admit`` gives the place among all calls that whoever is called takes, too.
+        """
         self.other: SipLeg | None = None
+        self._place: Place | None = None
         self._leg = leg
+        self._admit = admit
         self._transport = transport
         self._words = words
         self._consultation = consultation
@@ -109,13 +124,26 @@ class WarmTransfer:
                 raise CannotTransfer("the caller has hung up.")
             asking.result()
 
+    async def let_go(self) -> None:
+        """Hang up on who took the caller, if anybody did."""
+        if self.other is not None:
+            await hang_up(self.other)
+        if self._place is not None:
+            self._place.release()
+
     async def _ask(self, uri: str, briefing: str) -> None:
         """Have somebody take the caller. Raises ``CannotTransfer``, and then has ended their leg."""
         try:
+            place = self._admit()
+        except Refused as refused:
+            logger.warning("a caller cannot be put through to {}: {}", uri, refused)
+            raise CannotTransfer(f"there is no free line for now. {STILL_HERE}") from None
+        try:
             other = self._leg.dial(uri)
         except LegError as error:
+            place.release()
             logger.error("a caller cannot be put through to {}: {}", uri, error)
-            raise CannotTransfer(f"the phone does not work for now. {STILL_HERE}") from None
+            raise CannotTransfer(f"they cannot be called for now. {STILL_HERE}") from None
         taken = False
         try:
             logger.info("asking {} to take the caller", uri)
@@ -129,9 +157,11 @@ class WarmTransfer:
                 logger.info("{} does not take the caller", uri)
                 raise CannotTransfer(f"they cannot take the call now. {STILL_HERE}")
             logger.info("{} takes the caller", uri)
-            self.other = other  # here, where nothing can come between: an unknown leg nobody would end
+            # Here, where nothing can come between: an unknown leg nobody would end.
+            self.other, self._place = other, place
         finally:
             if not taken:
+                place.release()
                 await hang_up(other)
 
     async def _decided(self, other: SipLeg, briefing: str) -> bool:
@@ -159,8 +189,9 @@ class WarmTransfer:
 class PhoneCall:
     """``LiveCall``: the bot's call with the caller, and then the caller's with whoever took them."""
 
-    def __init__(self, call: LiveCall, leg: SipLeg, warm: WarmTransfer) -> None:
-        """``call``: on ``leg``."""
+    def __init__(self, call: LiveCall, leg: SipLeg, warm: WarmTransfer, longest_s: float) -> None:
+        """``call``: on ``leg``. The two who are joined are parted ``longest_s`` after its start."""
+        self._longest_s = longest_s
         self._call = call
         self._leg = leg
         self._warm = warm
@@ -168,15 +199,16 @@ class PhoneCall:
 
     async def run(self) -> CallEnd:
         """``LiveCall``: the bot's part of it is what it returns."""
+        clock = asyncio.get_running_loop().time
+        over = clock() + self._longest_s
         try:
             end = await self._call.run()
             if self._warm.other is not None:
                 logger.info("joined with {}", self._warm.other.called)
-                await self._join(self._warm.other)
+                await self._join(self._warm.other, over - clock())
             return end
         finally:
-            if self._warm.other is not None:
-                await hang_up(self._warm.other)
+            await self._warm.let_go()
 
     async def end(self, reason: str = "ended") -> None:
         """``LiveCall``. Two who are joined are left to finish when it is Parley that stops."""
@@ -184,11 +216,15 @@ class PhoneCall:
             self._enough.set()
         await self._call.end(reason)
 
-    async def _join(self, other: SipLeg) -> None:
+    async def _join(self, other: SipLeg, seconds: float) -> None:
         joined = asyncio.create_task(bridge(self._leg, other), name=f"bridge {self._leg.call_id}")
         enough = asyncio.create_task(self._enough.wait())
         try:
-            await asyncio.wait({joined, enough}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                {joined, enough}, timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                logger.info("parted: the call has lasted for {:g} s", self._longest_s)
             if joined.done():
                 joined.result()
         finally:
