@@ -91,3 +91,32 @@ async def test_a_request_that_fails_says_why_and_one_that_is_done_returns() -> N
     await hold
     with pytest.raises(LegError, match="603 Decline"):
         await transfer
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("Connection reset by peer [104]", "transferred"), ("rtp stream error", "rtp-timeout")],
+)
+async def test_who_hangs_up_while_they_are_sent_on_has_gone_there(said: str, reason: str) -> None:
+    line = Line()
+    line.leg.happened(m.Established("id"))
+    transfer = asyncio.create_task(line.leg.transfer("sip:e@f"))
+    await asyncio.sleep(0)
+    line.leg.happened(m.Closed("id", said))
+    assert (await line.leg.ended()).reason == reason
+    if reason == "transferred":
+        await transfer
+    else:
+        with pytest.raises(LegError, match="is over"):
+            await transfer
+
+
+async def test_who_hangs_up_after_a_transfer_that_failed_has_hung_up() -> None:
+    line = Line()
+    transfer = asyncio.create_task(line.leg.transfer("sip:e@f"))
+    await asyncio.sleep(0)
+    line.leg.happened(m.Outcome("id", 1, "486 Busy Here"))
+    with pytest.raises(LegError):
+        await transfer
+    line.leg.happened(m.Closed("id", "Connection reset by peer [104]"))
+    assert (await line.leg.ended()).reason == "hung-up"

@@ -20,8 +20,9 @@ class LegError(Exception):
 class LegEnd:
     """How a leg ended.
 
-    ``reason``: "hung-up", "rtp-timeout", "worker-died", "transferred", or "refused:STATUS" and "failed" for a
-    call of ours that was never answered; ``detail``: the stack's own words.
+    ``reason``: "hung-up", "rtp-timeout", "worker-died", "transferred" (who hangs up while they are sent on
+    has gone there), or "refused:STATUS" and "failed" for a call of ours that was never answered; ``detail``:
+    the stack's own words.
     """
 
     reason: str

@@ -24,7 +24,7 @@ FIRST_PAUSE_S = 0.2  # before the first restart; doubled at each one that follow
 LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0  # a worker that ran this long was well: the next restart is quick again
 MUTE_S = 20.0  # a worker not heard of for so long never will be; it starts in 1 to 10 s
-OUTCOME_S = 65.0  # for the far end to do as asked; the stack itself gives a transfer 60 s
+OUTCOME_S = 35.0  # for the far end to do as asked; the worker itself gives a transfer ``stack.REFERRED_S``
 
 _STATUS = re.compile(r"([3-6]\d\d)\b")
 
@@ -55,6 +55,7 @@ class WorkerLeg:
         self._end: asyncio.Future[LegEnd] = asyncio.get_running_loop().create_future()
         self._asked: dict[int, asyncio.Future[str]] = {}
         self._number = 0
+        self._sent_on = False  # a transfer is under way
 
     # --- what others want of it ----------------------------------------------------------------------------
 
@@ -125,7 +126,11 @@ class WorkerLeg:
 
     async def transfer(self, uri: str) -> None:
         """``SipLeg``."""
-        await self._ask(lambda number: m.Transfer(self.call_id, number, uri))
+        self._sent_on = True
+        try:
+            await self._ask(lambda number: m.Transfer(self.call_id, number, uri))
+        finally:
+            self._sent_on = False
 
     async def _ask(self, order: Callable[[int], m.ToWorker]) -> None:
         if self._end.done():
@@ -184,6 +189,8 @@ class WorkerLeg:
             return "rtp-timeout"
         if reason == "Call transfered":  # the stack's spelling
             return "transferred"
+        if self._sent_on:
+            return "transferred"  # some go where they are sent, and never say so
         if self._incoming or self._established.is_set():
             return "hung-up"
         status = _STATUS.match(reason)

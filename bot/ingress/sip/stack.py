@@ -42,6 +42,9 @@ NAMES = {
     "pcmu": "pcmu",
     "pcma": "pcma",
 }  # the stack's spelling
+# For as long as a phone rings we wait for word of who was sent on (RFC 3515, NOTIFY). Some never say any;
+# their new call may be answered later all the same, and then ends the one with us.
+REFERRED_S = 30.0
 CLOSE_S = 1.0  # for goodbyes to go out
 
 
@@ -228,7 +231,7 @@ class Stack:
             case m.SendDigits():
                 self._ask(order, call.send_dtmf(order.digits))
             case m.Transfer():
-                self._ask(order, call.transfer(order.uri))
+                self._ask(order, call.transfer(order.uri, timeout=REFERRED_S))
 
     async def _dial(self, order: m.Dial) -> None:
         transport = "tcp" if "transport=tcp" in order.uri.lower() else "udp"
