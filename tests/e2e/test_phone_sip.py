@@ -52,9 +52,28 @@ def test_who_gives_up_is_told_487(line: PhoneLine, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
-def test_where_a_password_is_asked_for_the_right_one_is_proved(tmp_path: Path, algorithm: str) -> None:
-    """The proof is computed here again (RFC 7616, 3.4.1): sipp believes anybody."""
+TRUNK = {
+    "PARLEY_SIP__AUTH_USERNAME": "trunk-7",
+    "PARLEY_SIP__CALLER_ID": "+4930123456",
+    "PARLEY_SIP__CALLER_NAME": "Bluebird Shop",
+}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "trunk", "user", "shown"),
+    [
+        ("MD5", {}, "me", "<sip:me@127.0.0.1"),
+        ("SHA-256", {}, "me", "<sip:me@127.0.0.1"),
+        ("SHA-256", TRUNK, "trunk-7", '"Bluebird Shop" <sip:+4930123456@127.0.0.1'),
+    ],
+)
+def test_where_a_password_is_asked_for_the_right_one_is_proved(
+    tmp_path: Path, algorithm: str, trunk: dict[str, str], user: str, shown: str
+) -> None:
+    """... and the number and the name are shown that are to be, whatever user it is who proves it.
+
+    The proof is computed here again (RFC 7616, 3.4.1): sipp believes anybody.
+    """
     port = free_port()
     with tone_engine() as url:
         settings = {
@@ -62,7 +81,7 @@ def test_where_a_password_is_asked_for_the_right_one_is_proved(tmp_path: Path, a
             "PARLEY_SIP__DESTINATIONS": f"you@127.0.0.1:{port}",
             "PARLEY_SIP__USERNAME": "me",
             "PARLEY_SIP__PASSWORD": "open sesame",
-        }
+        } | trunk
         calling = call(f"sip:you@127.0.0.1:{port}", tmp_path, **settings)
         try:
             done = sipp(
@@ -75,13 +94,14 @@ def test_where_a_password_is_asked_for_the_right_one_is_proved(tmp_path: Path, a
     assert done.returncode == 0, done.stdout[-2000:] + said
     assert "hung-up after" in out
     (log,) = tmp_path.glob("*_logs.log")
+    assert shown in log.read_text()
     proof = dict(re.findall(r'(\w+)="?([^",\s]+)"?', log.read_text()))
 
     def digest(*parts: str) -> str:
         name = algorithm.replace("-", "")
         return hashlib.new(name, ":".join(parts).encode()).hexdigest()
 
-    identity, request = digest("me", "here", "open sesame"), digest("INVITE", proof["uri"])
+    identity, request = digest(user, "here", "open sesame"), digest("INVITE", proof["uri"])
     assert proof["response"] == digest(
         identity, proof["nonce"], proof["nc"], proof["cnonce"], proof["qop"], request
     )

@@ -36,6 +36,9 @@ def configuration(settings: SipSettings, listen: str = "", trusted: Sequence[str
         headers=[*EDGE, *settings.headers],
         username=settings.username,
         password=settings.password.get_secret_value(),
+        auth_username=settings.auth_username,
+        caller_id=settings.caller_id,
+        caller_name=settings.caller_name,
         referrals=list(settings.referrals),
         registrar="" if listen else settings.registrar,  # nobody else is our extension
     )

@@ -44,6 +44,9 @@ class Configure(msgspec.Struct, tag="configure", frozen=True):
     headers: list[str] = []  # of calls that come in, which ``Incoming`` is to tell
     username: str = ""  # for digest authentication where we call (RFC 8760)
     password: str = ""
+    auth_username: str = ""  # in digest authentication; empty: ``username``
+    caller_id: str = ""  # the user of the From header where we call; empty: ``username``
+    caller_name: str = ""  # ... and its display name
     referrals: list[str] = []  # where the far end may send us (REFER)
     registrar: str = ""  # where we are an extension by that name; its addresses are let in, too
 

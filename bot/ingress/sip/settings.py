@@ -116,6 +116,24 @@ class SipSettings(Group):
         default=SecretStr(""), description="... and the password, where one is asked for."
     )
 
+    auth_username: str = Field(
+        default="",
+        pattern=r"^[^\s;<>\"\\]*$",
+        description="... and the name that goes with the password, where a trunk's is another. Empty: "
+        "`PARLEY_SIP__USERNAME`.",
+    )
+    caller_id: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9+*#._-]{0,64}$",
+        description="The number that those whom we call see (From), one that is yours at the carrier, "
+        "`+4930123456`. Empty: `PARLEY_SIP__USERNAME`; for calls by the registrar it is always that.",
+    )
+    caller_name: str = Field(
+        default="",
+        pattern=r"^[^\"\\<>\x00-\x1f\x7f]{0,64}$",
+        description="... and the name beside it, `Bluebird Shop`. Many carriers show their own.",
+    )
+
     @field_validator("listen")
     @classmethod
     def _address(cls, listen: str) -> str:

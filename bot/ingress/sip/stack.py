@@ -13,7 +13,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
@@ -106,13 +106,12 @@ class Stack:
         if self._trust(wanted.port, networks) < len(transports):
             raise StackError(f"cannot listen on {wanted.host}:{wanted.port} for all transports")
         for transport in wanted.transports:
-            account = Account(
-                user=wanted.username or "parley",
+            account = _account(
+                wanted,
+                user=wanted.caller_id or wanted.username or "parley",
                 domain=wanted.host,
-                password=wanted.password,
                 reg_interval=0,
-                transport="tcp" if transport == "tcp" else "udp",
-                audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
+                transport=transport,
                 extra_params=("catchall=yes",),  # whatever number was called
             )
             agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
@@ -130,13 +129,12 @@ class Stack:
     async def _be_extension(
         self, wanted: m.Configure, registrar: Registrar, networks: list[IPv4Network]
     ) -> None:
-        account = Account(
+        account = _account(
+            wanted,
             user=wanted.username,
             domain=registrar.domain,
-            password=wanted.password,
             reg_interval=EXPIRES_S,
-            transport="tcp" if registrar.transport == "tcp" else "udp",
-            audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
+            transport=registrar.transport,
         )
         agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
         agent.on_incoming(self._incoming)
@@ -363,6 +361,28 @@ class Stack:
     def _closed(self, call_id: str, reason: str, quality: m.Quality) -> None:
         if self._lines.pop(call_id, None) is not None:
             self._send(m.Closed(call_id, reason, quality))
+
+
+@dataclass(repr=False)
+class _Named(Account):
+    """An account with a display name, for which the binding has no field."""
+
+    name: str = ""
+
+    def aor(self) -> str:
+        """As the stack reads it (RFC 3261, section 20.10)."""
+        return f'"{self.name}" {super().aor()}' if self.name else super().aor()
+
+
+def _account(wanted: m.Configure, **of: Any) -> Account:
+    """Who we are to others, by password and by name."""
+    return _Named(
+        password=wanted.password,
+        auth_user=wanted.auth_username or wanted.username or None,
+        audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
+        name=wanted.caller_name,
+        **of,
+    )
 
 
 def _quality(line: Line, call: Call) -> m.Quality:
