@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,12 +112,33 @@ def test_who_has_a_session_timer_may_refresh_and_nobody_is_made_to(caller: RawLi
         assert call.ask("OPTIONS").startswith("SIP/2.0 200")
 
 
-@pytest.mark.parametrize("extension", ["timer", "100rel"])
-def test_who_cannot_do_without_an_extension_is_told_that_there_is_none(
-    caller: RawLine, extension: str
-) -> None:
-    said = caller.ask("INVITE", 5.0, Require=extension)
-    assert said == "SIP/2.0 420 Bad Extension"
+def test_who_cannot_do_without_session_timers_is_told_that_there_are_none(caller: RawLine) -> None:
+    assert caller.ask("INVITE", 5.0, Require="timer") == "SIP/2.0 420 Bad Extension"
+
+
+@pytest.mark.parametrize("header", ["Require", "Supported"])
+def test_ringing_is_told_until_it_is_acknowledged_and_then_we_answer(caller: RawLine, header: str) -> None:
+    """RFC 3262: to those who can, whether or not they must; the caller here loses the first that rings."""
+    invited = {"From": f"<sip:raw@{CLIENT}>;tag=rel", "Call_ID": uuid.uuid4().hex}
+    body = OFFER.format(address=CLIENT, port=4000, types="0")
+    caller.send(
+        caller.request("INVITE", **invited, Content_Type="application/sdp", body=body, **{header: "100rel"})
+    )
+    rings = [caller.whole_answer(10.0) for _ in range(2)]
+    assert [ring.split("\r\n")[0] for ring in rings] == ["SIP/2.0 180 Ringing"] * 2
+    assert "Require: 100rel" in rings[0]
+    numbers = {re.findall(r"RSeq: (\d+)", ring)[0] for ring in rings}
+    assert len(numbers) == 1
+    there = {
+        "To": re.findall(r"(?m)^To: (.*?)\r?$", rings[0])[0],
+        "uri": re.findall(r"(?m)^Contact: *<([^>]+)>", rings[0])[0],
+    }
+    caller.send(caller.request("PRACK", **invited, **there, CSeq="2 PRACK", RAck=f"{numbers.pop()} 1 INVITE"))
+    answers = [caller.whole_answer(10.0) for _ in range(2)]
+    assert [re.findall(r"CSeq: (.*?)\r", answer)[0] for answer in answers] == ["2 PRACK", "1 INVITE"]
+    assert all(answer.startswith("SIP/2.0 200") for answer in answers)
+    caller.send(caller.request("ACK", **invited, **there, CSeq="1 ACK"))
+    caller.send(caller.request("BYE", **invited, **there, CSeq="3 BYE"))
 
 
 def test_a_call_that_moves_is_followed_in_address_and_codec(caller: RawLine) -> None:

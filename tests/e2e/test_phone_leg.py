@@ -25,6 +25,7 @@ from model_runtime.training.judge import nearest, recognise
 from tests.e2e.measure import utterances
 from tests.e2e.phone_line import ANSWER_S, GREETING_S, PhoneLine, line_of, phone_line, tones, voice
 from tests.e2e.shop import ANSWERS, GREETING, QUESTIONS
+from tests.e2e.sipp import sipp
 from tests.e2e.softphone import softphone
 from tests.e2e.speakers import VOICES, say
 from tests.ports import free_port
@@ -207,6 +208,16 @@ async def test_a_connection_refused_is_told_however_soon_it_is_refused() -> None
                 assert not await asyncio.wait_for(leg.established(), 20)
                 end = await leg.ended()
                 assert (end.reason, end.detail) == ("failed", "Connection refused [111]")
+
+
+async def test_ringing_that_is_to_be_acknowledged_is(tmp_path: Path) -> None:
+    async with own_phone() as phone:
+        port = free_port()
+        far = asyncio.create_task(asyncio.to_thread(sipp, "reliable", tmp_path, "-p", str(port), "-m", "1"))
+        leg = phone.dial(f"sip:alice@127.0.0.1:{port}")
+        done = await far
+        assert done.returncode == 0, done.stdout[-2000:]
+        await hang_up(leg)
 
 
 async def test_a_call_given_up_at_once_is_ended_and_never_forgotten() -> None:

@@ -43,8 +43,11 @@ async def test_who_is_refused_is_told_when_to_come_back(status: int, line: str) 
     async with own_phone(refuse) as phone:
         assert phone.listening is not None
         with RawLine((HERE, phone.listening.port), CLIENT) as raw:
-            for _ in range(20):
-                first, *headers = (await asyncio.to_thread(invite, raw)).split("\r\n")
+            for number in range(20):
+                # Whether or not they are to acknowledge first that it rings (RFC 3262).
+                supported = "100rel" if number % 2 else ""
+                answer = await asyncio.to_thread(invite, raw, Supported=supported)
+                first, *headers = answer.split("\r\n")
                 assert first == line
                 assert "Retry-After: 7" in headers
                 assert "Content-Length: 0" in headers  # or a stream would not know where it ends (18.3)

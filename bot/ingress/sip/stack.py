@@ -2,7 +2,8 @@
 
 Its ways that this module is built around (0.5): one user agent for each transport, since a request that comes
 by another is answered 404; ``answer(video=True)``, since without it every answer is followed by a re-INVITE
-of its own (an audio offer is answered with audio all the same); refusing is 486 and nothing else (``refusal``
+of its own (an audio offer is answered with audio all the same); an answer before the PRACK that is due is
+refused and forgotten; refusing is 486 and nothing else (``refusal``
 goes round that); audio is polled; what happens to a call of ours while ``dial`` is still on its way back (a
 connection refused at once) is told to nobody but those who listen to the whole stack.
 """
@@ -10,6 +11,8 @@ connection refused at once) is told to nobody but those who listen to the whole 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine
@@ -108,11 +111,11 @@ class Stack:
         for transport in wanted.transports:
             account = _account(
                 wanted,
+                "catchall=yes",  # whatever number was called
                 user=wanted.caller_id or wanted.username or "parley",
                 domain=wanted.host,
                 reg_interval=0,
                 transport=transport,
-                extra_params=("catchall=yes",),  # whatever number was called
             )
             agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
             agent.on_incoming(self._incoming)
@@ -215,7 +218,7 @@ class Stack:
             case m.Speak():
                 self._move(line, partial(line.speak, order.pcm))
             case m.Answer():
-                self._do(order.call, call.answer(video=True))
+                self._do(order.call, _answer(call))
             case m.Reject():
                 # Not by the binding's own order if it can be helped, which knows 486 alone.
                 if not refuse(call.call_id or "", call.peer or "", order.status, order.retry_after_s):
@@ -363,6 +366,18 @@ class Stack:
             self._send(m.Closed(call_id, reason, quality))
 
 
+async def _answer(call: Call) -> None:
+    """As soon as may be: not before the caller has acknowledged that it rings, if they were to (RFC 3262)."""
+    while True:
+        try:
+            await call.answer(video=True)
+            return
+        except BaresipError as error:
+            if not str(error).endswith(os.strerror(errno.EAGAIN)):
+                raise
+        await asyncio.sleep(TICK_S)
+
+
 @dataclass(repr=False)
 class _Named(Account):
     """An account with a display name, for which the binding has no field."""
@@ -374,9 +389,10 @@ class _Named(Account):
         return f'"{self.name}" {super().aor()}' if self.name else super().aor()
 
 
-def _account(wanted: m.Configure, **of: Any) -> Account:
-    """Who we are to others, by password and by name."""
+def _account(wanted: m.Configure, *params: str, **of: Any) -> Account:
+    """Who we are to others, by password and by name; ``params``: the stack's own."""
     return _Named(
+        extra_params=("100rel=yes", *params),  # RFC 3262, with those who know it
         password=wanted.password,
         auth_user=wanted.auth_username or wanted.username or None,
         audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
