@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import yaml
 
 from bot import settings as conf
 from bot.check import _phone, _registrar
@@ -13,6 +15,8 @@ from bot.ingress.sip.registrar import Registrar
 from bot.ingress.sip.settings import SipSettings
 from bot.settings import Settings
 from tests.ports import free_port
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +140,9 @@ def test_whether_there_is_a_registrar_is_said_before_anything_runs() -> None:
             finding = _registrar(settings.model_copy(update={"sip": there}))
             answering.result()
     assert (finding.state, "the PBX answers" in finding.said) == ("ok", True)
+
+
+def test_compose_passes_every_setting_of_the_phone_on() -> None:
+    compose = yaml.safe_load((ROOT / "infra/compose/compose.yaml").read_text(encoding="utf-8"))
+    passed = compose["services"]["parley"]["environment"]
+    assert {f"PARLEY_SIP__{name.upper()}" for name in SipSettings.model_fields} <= passed.keys()
