@@ -8,6 +8,14 @@ import pytest
 from aiortc import RTCPeerConnection
 from aiortc.mediastreams import AudioStreamTrack
 
+from tests.pipeline.memory.redis_server import be_patient
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis is given the time that it takes."""
+    be_patient(monkeypatch)
+
 
 @pytest.fixture
 async def offer() -> AsyncIterator[dict[str, str]]:

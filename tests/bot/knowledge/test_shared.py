@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,11 @@ from bot.knowledge.store import Store
 from bot.knowledge.vectors import Vectors, coded
 from bot.remembering import shared_vectors
 from bot.settings import KnowledgeSettings, RedisSettings, Settings
-from pipeline.memory import Memory, VectorStore
+from pipeline.memory import Memory, MemoryUnavailable, VectorStore
 from pipeline.memory import vectors as vectors_module
+from pipeline.memory.vectors import NEAR_S
 from tests.pipeline.memory.redis_server import (
+    LONG_S,
     RedisServer,
     drop,
     log,
@@ -218,16 +221,30 @@ async def test_redis_dies_and_comes_back_and_nobody_waits(folder: Path, redis8: 
         await finds_as_in_memory(knowledge, folder)
 
 
-async def test_a_slow_redis_is_waited_for_once(folder: Path, redis8: RedisServer) -> None:
+async def test_a_slow_redis_is_waited_for_now_and_again(
+    folder: Path, redis8: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearest, waits = VectorStore.nearest, []
+
+    async def timed(*arguments: Any) -> dict[bytes, float]:
+        began = time.monotonic()
+        try:
+            return await nearest(*arguments)
+        finally:
+            waits.append((began, time.monotonic()))
+
     async with knowing(folder, redis8.url) as knowledge:
         await asked_of(redis8, knowledge)
-        await redis8.do("CLIENT", "PAUSE", 3_000)
-        began = time.monotonic()
-        with log() as lines:
+        redis8.freeze()
+        with log() as lines, monkeypatch.context() as patched:
+            patched.setattr(vectors_module, "NEAR_S", NEAR_S)
+            patched.setattr(VectorStore, "nearest", timed)
             await finds_as_in_memory(knowledge, folder)
-        assert time.monotonic() - began < 2.0
+        redis8.thaw()
         assert len(lines) == 1
-        assert re.search(r"looked for here: Redis did not answer in 0\.05 s", lines[0])
+        assert f"looked for here: Redis did not answer in {NEAR_S:g} s" in lines[0]
+        for (_, ended), (began, _) in pairwise(waits):
+            assert began - ended >= shared.REST_S
         await asked_of(redis8, knowledge)
 
 
@@ -338,21 +355,31 @@ async def test_a_moment_without_redis_does_not_make_the_writing_begin_anew(
     folder: Path, redis8: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, read = Knowledge._vectors, []
+    add, failed = VectorStore.add, []
 
-    async def paused_once(self: Knowledge, name: str, document: str) -> list[tuple[bytes, bytes]]:
+    async def frozen_once(self: Knowledge, name: str, document: str) -> list[tuple[bytes, bytes]]:
         read.append(document)
         if len(read) == 5:
-            await redis8.do("CLIENT", "PAUSE", 400)
+            redis8.freeze()
+            monkeypatch.setattr(vectors_module, "STEP_S", 0.2)
         return await before(self, name, document)
 
-    monkeypatch.setattr(Knowledge, "_vectors", paused_once)
-    monkeypatch.setattr(vectors_module, "STEP_S", 0.2)
-    monkeypatch.setattr(vectors_module, "LOOK_S", 5.0)  # a busy machine is late with that alone
-    monkeypatch.setattr(shared, "TRY_AGAIN_S", (0.1,) * 100)
+    async def thawing(*arguments: Any) -> bool:
+        try:
+            return await add(*arguments)
+        except MemoryUnavailable as error:
+            failed.append(str(error))
+            redis8.thaw()
+            monkeypatch.setattr(vectors_module, "STEP_S", LONG_S)
+            raise
+
+    monkeypatch.setattr(Knowledge, "_vectors", frozen_once)
+    monkeypatch.setattr(VectorStore, "add", thawing)
     async with knowing(folder, redis8.url) as knowledge:
         with log() as lines:
             await asked_of(redis8, knowledge)
         await finds_as_in_memory(knowledge, folder)
+    assert failed == ["Redis did not answer in 0.2 s"]
     assert (len(read), len(set(read)), lines) == (10, 10, [])
 
 

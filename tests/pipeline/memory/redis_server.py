@@ -1,9 +1,10 @@
-"""A real Redis for one test, on a Unix socket, that can be killed, emptied, paused and made to refuse."""
+"""A real Redis for one test, on a Unix socket, that can be killed, frozen, emptied and made to refuse."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,10 +19,32 @@ from redis.exceptions import RedisError
 
 from model_runtime.protocol import HistoryEntry
 from pipeline.conversation import Conversation, Exchange
-from pipeline.memory import Memory, Remembered
+from pipeline.memory import Memory, MemoryUnavailable, Remembered
 from pipeline.memory.own_server import find_server
 
 LONG_S = 15.0  # only a test that fails waits so long
+
+# What a caller, or the end of Parley, waits for Redis: less than a busy machine may stand still.
+LIMITS = (
+    "callers.KEEP_S",
+    "callers.RECALL_S",
+    "masters.ASK_S",
+    "memory.FLUSH_S",
+    "memory.READ_S",
+    "placed.CLAIM_S",
+    "vectors.LOOK_S",
+    "vectors.NEAR_S",
+    "vectors.STEP_S",
+    "voices.LOOK_S",
+    "voices.READ_S",
+    "writing.WRITE_S",
+)
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for Redis as long as it takes: a test about a limit sets that one itself."""
+    for limit in LIMITS:
+        monkeypatch.setattr(f"pipeline.memory.{limit}", LONG_S)
 
 
 class RedisServer:
@@ -48,6 +71,15 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """It answers nothing any more, but its connections stand."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def do(self, *command: object) -> object:
         """Have it do something, as ``redis-cli`` would."""
@@ -127,7 +159,10 @@ async def comes_to_hold(server: RedisServer, expected: Remembered) -> None:
     other = Memory(server.url)
 
     async def holds() -> bool:
-        return await other.recall(expected.call_id) == expected
+        try:
+            return await other.recall(expected.call_id) == expected
+        except MemoryUnavailable:  # not yet there again
+            return False
 
     try:
         await until(holds, "what was told")

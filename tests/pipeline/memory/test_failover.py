@@ -20,6 +20,11 @@ from tests.ports import free_port
 pytestmark = pytest.mark.slow  # some 10 s each: a master has to be missed, and another one voted for
 
 
+@pytest.fixture(autouse=True)
+def patient() -> None:
+    """Nobody is: a master that is frozen has to be given up in time."""
+
+
 @pytest_asyncio.fixture(params=["sentinel", "cluster"])
 async def redises(request: pytest.FixtureRequest) -> AsyncIterator[Redises]:
     async with with_sentinels() if request.param == "sentinel" else cluster() as running:

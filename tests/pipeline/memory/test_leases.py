@@ -72,14 +72,15 @@ async def test_a_lease_lasts_as_long_as_the_call(
             await until(renewed, "a longer lease")
 
 
-async def test_the_calls_of_a_process_that_died_are_anybodys_soon(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline_writing, "LEASE_S", 0.3)
+async def test_the_calls_of_a_process_that_died_are_anybodys_soon(server: RedisServer) -> None:
     dead = Memory(server.url)  # nobody renews what it took
     assert await dead.own("a")
+    left = await server.do("PTTL", LEASE)
+    assert isinstance(left, int)
+    assert 0 < left <= pipeline_writing.LEASE_S * 1000
     async with writing(Memory(server.url)) as memory:
         assert not await memory.own("a")
+        await server.do("PEXPIRE", LEASE, 1)
         await owned(memory, "a")
     await drop(dead)
 
@@ -88,11 +89,17 @@ async def test_a_call_begun_while_a_dead_process_seems_to_hold_it_is_written_onc
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline_writing, "RENEW_S", 0.02)
-    await server.do("SET", LEASE, "a process that died", "PX", 300)
+    await server.do("SET", LEASE, "a process that died", "PX", 60_000)
     async with writing(Memory(server.url)) as memory:
         call = memory.call("a")
         with log() as lines:
+
+            async def refused() -> bool:
+                return bool(lines)
+
             call.entry(entry(0))
+            await until(refused, "the refusal")
+            await server.do("PEXPIRE", LEASE, 1)
             await comes_to_hold(server, Remembered("a", {}, [entry(0)], Conversation()))
         assert len(lines) == 1
         assert "another process" in lines[0]
