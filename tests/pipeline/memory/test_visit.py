@@ -23,13 +23,19 @@ from tests.pipeline.memory.test_own_server import HERE, OWNER, answers, own_redi
 WORDS = b"something that nobody else said"
 
 
-async def keep(url: str, call_id: str = "a", keep_s: float = 100, words: bytes = WORDS) -> None:
+async def keep(url: str, call_id: str = "a", words: bytes = WORDS) -> None:
     """A call that is over."""
-    async with writing(Memory(url, keep_s=keep_s)) as memory:
+    async with writing(Memory(url, keep_s=100)) as memory:
         call = memory.call(call_id)
         call.entry(entry(0))
         call.converse(talk(words.decode()))
         call.close()
+
+
+async def expire(url: str) -> None:
+    """Its time is over."""
+    async with Redis.from_url(url, protocol=2) as client:
+        assert await client.pexpire("parley:{default}:call:a", 1)
 
 
 async def ids(url: str | None) -> list[str]:
@@ -40,7 +46,9 @@ async def ids(url: str | None) -> list[str]:
 
 async def test_the_redis_of_a_parley_that_runs_is_found(tmp_path: Path) -> None:
     async with own_redis(tmp_path) as (server, url):
+        await plainly(url)
         await keep(url)
+        await comes_to(tmp_path / "appendonly.aof", True)
         async with visiting(tmp_path) as found:
             assert found == url
             assert await ids(found) == ["a"]
@@ -104,7 +112,9 @@ async def test_what_a_parley_that_was_killed_left_is_reached(tmp_path: Path) -> 
     ) as owner:
         assert owner.stdout is not None
         url, pid = (await asyncio.to_thread(owner.stdout.readline)).split()
+        await plainly(url)
         await keep(url)
+        await comes_to(tmp_path / "appendonly.aof", True)
         owner.kill()
     async with visiting(tmp_path) as found:
         assert found != url
@@ -146,8 +156,9 @@ async def test_what_has_expired_goes_from_the_disk_now_and_again(
     file = tmp_path / "appendonly.aof"
     async with own_redis(tmp_path) as (_, url):
         await plainly(url)
-        await keep(url, keep_s=1)
+        await keep(url)
         await comes_to(file, True)
+        await expire(url)
         await comes_to(file, False)
         assert await ids(url) == []
 
@@ -156,10 +167,10 @@ async def test_nor_is_it_there_after_the_next_start(tmp_path: Path) -> None:
     file = tmp_path / "appendonly.aof"
     async with own_redis(tmp_path) as (_, url):
         await plainly(url)
-        await keep(url, keep_s=1)
+        await keep(url)
         await comes_to(file, True)
+        await expire(url)
     await comes_to(file, True)
-    await asyncio.sleep(1)
     async with own_redis(tmp_path):
         await comes_to(file, False)
 
