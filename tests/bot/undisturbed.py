@@ -14,30 +14,32 @@ from typing import TypeVar
 T = TypeVar("T")
 TICK_S = 0.01
 STILL_S = 0.1  # a caller's pause of 160 ms is taken for the end of a thought
-TRIES = 3
+TRIES = 6
 
 
 async def undisturbed(place: Callable[[], Awaitable[T]]) -> T:
-    """What ``place()`` gives the first time that the loop never stood still meanwhile, else the last time."""
-    for _ in range(TRIES):
+    """What ``place()`` gives or raises the first time that the loop never stood still, else the last."""
+    for left in reversed(range(TRIES)):
         watching = asyncio.create_task(_longest_standstill())
         try:
-            placed = await place()
+            (outcome,) = await asyncio.gather(place(), return_exceptions=True)
         finally:
             watching.cancel()
             (longest,) = await asyncio.gather(watching)
-        if longest < STILL_S:
+        if longest < STILL_S or not left:
             break
-    return placed
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 async def _longest_standstill() -> float:
     """Seconds, until cancelled."""
     longest, last = 0.0, time.monotonic()
-    try:
-        while True:
+    while True:
+        try:
             await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            longest, last = max(longest, now - last - TICK_S), now
-    except asyncio.CancelledError:
-        return longest
+        except asyncio.CancelledError:
+            return max(longest, time.monotonic() - last - TICK_S)
+        now = time.monotonic()
+        longest, last = max(longest, now - last - TICK_S), now
