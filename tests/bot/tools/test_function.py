@@ -95,13 +95,13 @@ async def test_terms_narrow_what_a_tool_may_do() -> None:
 
 
 async def test_a_plain_function_may_wait_without_holding_up_the_call() -> None:
-    @tool(timeout_s=0.2)
-    def slow(seconds: float) -> str:
+    def slow() -> str:
         """Take a while."""
-        time.sleep(seconds)
+        time.sleep(0.4)
         return "done"
 
-    assert (await use(bound(slow), "slow", arguments={"seconds": 0})).content == "done"
+    patient = bound(tool(timeout_s=30)(slow))
+    assert (await use(patient, "slow", within=30)).content == "done"
     ticks = 0
 
     async def tick() -> None:
@@ -111,7 +111,7 @@ async def test_a_plain_function_may_wait_without_holding_up_the_call() -> None:
             await asyncio.sleep(0.01)
 
     ticking = asyncio.create_task(tick())
-    outcome = await use(bound(slow), "slow", arguments={"seconds": 0.4})
+    outcome = await use(bound(tool(timeout_s=0.2)(slow)), "slow")
     ticking.cancel()
     assert "took too long" in outcome.content
     assert ticks > 2

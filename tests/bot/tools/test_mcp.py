@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bot.tools import mcp_servers
 from bot.tools.toolbox import Toolbox
 from tests.bot.tools.kit import toolbox, use
 from tests.ports import free_port
@@ -22,6 +23,13 @@ from tests.ports import free_port
 ROOT = Path(__file__).parents[3]
 SERVER = [sys.executable, "-m", "tests.bot.tools.mcp_server"]
 TOOLS = ["order_status", "weather", "fail", "die", "hang"]
+LONG_S = 60.0  # only a test that fails waits so long
+
+
+@pytest.fixture(autouse=True)
+def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that starts slowly is looked for often."""
+    monkeypatch.setattr(mcp_servers, "AGAIN_S", (0.2,))
 
 
 def stdio(tools: list[Any] | None = None) -> dict[str, Any]:
@@ -43,7 +51,7 @@ async def served(**agent: Any) -> AsyncIterator[Toolbox]:
     """The toolbox, when its servers have listed their tools."""
     async with toolbox(**agent) as box:
         for server in box.servers:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(LONG_S):
                 await server.listed.wait()
         yield box
 
@@ -54,7 +62,7 @@ async def status(box: Toolbox) -> str:
 
 async def until_back(box: Toolbox, before: str) -> str:
     """The status again, when another server tells it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG_S):
         while True:
             told = await status(box)
             if not told.startswith("Error") and told != before:
@@ -127,8 +135,9 @@ async def test_tools_of_a_server_over_http_come_go_and_come_back() -> None:
 
 async def test_a_server_that_was_never_there_has_no_tools_and_keeps_nobody_waiting() -> None:
     missing = {"name": "gone", "command": ["/no/such/server"], "tools": ["x"]}
-    async with asyncio.timeout(10), toolbox(tools=["date_time"], mcp=[missing]) as box:
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(LONG_S), toolbox(tools=["date_time"], mcp=[missing]) as box:
+        assert set(box.tools()) == {"date_time"}
+        await box.servers[0].tried.wait()
         assert set(box.tools()) == {"date_time"}
         assert not box.servers[0].listed.is_set()
         assert "/no/such/server" in box.servers[0].fault
