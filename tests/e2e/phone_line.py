@@ -97,7 +97,7 @@ def voice(seconds: float, rate: int = 48_000) -> Pcm:
 
 
 def tones(heard: Pcm, rate: int) -> list[float]:
-    """Seconds of each stretch of the engine's tone, in order; what parts them is 0.3 s of silence or more."""
+    """Seconds of the engine's tone in each stretch of it, in order; 0.3 s without it or more part them."""
     size = rate // 50
     blocks = heard[: len(heard) // size * size].reshape(-1, size)
     at = np.arange(size) / rate
@@ -106,10 +106,6 @@ def tones(heard: Pcm, rate: int) -> list[float]:
     loud = np.abs(blocks).max(axis=1)
     # The tone, and next to nothing but the tone: an octave off or a buzz would be no tone of ours.
     is_tone = (level > 0.1) & (level > 0.7 * loud)
-    stretches: list[list[int]] = []
-    for block in np.flatnonzero(is_tone):
-        if stretches and block - stretches[-1][1] < 15:
-            stretches[-1][1] = int(block)
-        else:
-            stretches.append([int(block), int(block)])
-    return [round((end - start + 1) / 50, 2) for start, end in stretches]
+    at_blocks = np.flatnonzero(is_tone)
+    stretches = np.split(at_blocks, np.flatnonzero(np.diff(at_blocks) >= 15) + 1)
+    return [len(stretch) / 50 for stretch in stretches if len(stretch)]  # a stutter of the machine is none

@@ -27,11 +27,13 @@ from tests.e2e.phone_line import (
 from tests.e2e.server import parley_server
 from tests.e2e.softphone import SoftPhone, softphone
 from tests.e2e.speakers import silence
+from tests.e2e.standstill import steadily
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
-QUESTION = np.concatenate([silence(2.5), voice(1.2)])
+QUESTION_AT_S = 4.0  # from the answer: the greeting is over by then, and takes less than 2 s to begin
+QUESTION = np.concatenate([silence(QUESTION_AT_S), voice(1.2)])
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLine]:
     with phone_line(tmp_path_factory.mktemp("phone"), PARLEY_SIP__RING_S="0.5") as running:
         yield running
         assert running.calls_now() == 0  # every call gave its place back
-
-
-def about(seconds: float) -> object:
-    """To a block or two, and a stutter of the machine."""
-    return pytest.approx(seconds, abs=0.12)
 
 
 def heard(phone: SoftPhone) -> list[float]:
@@ -65,32 +62,25 @@ def call(line: PhoneLine, phone: SoftPhone) -> None:
 def test_a_caller_is_greeted_asks_and_is_answered(
     line: PhoneLine, tmp_path: Path, codec: str, transport: str
 ) -> None:
-    with softphone(tmp_path / "phone", QUESTION, codec) as phone:
-        phone.dial(f"{line.uri};transport={transport}")
-        phone.wait("CALL_RINGING")
-        phone.wait("CALL_ESTABLISHED")
-        wait_until(lambda: len(heard(phone)) == 2 and heard(phone)[1] > ANSWER_S - 0.2, "the answer")
-        time.sleep(0.5)  # it may go on
-        phone.hang_up()
-        wait_until(lambda: line.calls_now() == 0, "the end of the call")
-        assert heard(phone) == [about(GREETING_S), about(ANSWER_S)]
+    def attempt(number: int) -> None:
+        with softphone(tmp_path / f"phone{number}", QUESTION, codec) as phone:
+            phone.dial(f"{line.uri};transport={transport}")
+            phone.wait("CALL_RINGING")
+            phone.wait("CALL_ESTABLISHED")
+            wait_until(lambda: sum(heard(phone)[1:]) > ANSWER_S - 0.2, "the answer")
+            time.sleep(0.5)  # it may go on
+            phone.hang_up()
+            wait_until(lambda: line.calls_now() == 0, "the end of the call")
+            # To a block or two; one group of the engine's, which is 160 ms, would be missed.
+            assert heard(phone) == [pytest.approx(length, abs=0.12) for length in (GREETING_S, ANSWER_S)]
+
+    steadily(attempt)
 
 
 def test_what_the_phone_cannot_speak_is_refused_with_488(line: PhoneLine, tmp_path: Path) -> None:
     with softphone(tmp_path / "phone", codec="l16") as phone:
         phone.dial(line.uri)
         assert phone.wait("CALL_CLOSED").startswith("488")
-
-
-def test_a_caller_who_gives_up_while_it_rings_is_forgotten(line: PhoneLine, tmp_path: Path) -> None:
-    with softphone(tmp_path / "phone") as phone:
-        gave_up = line.log().count("gave up ringing")
-        phone.dial(line.uri)
-        phone.wait("CALL_RINGING")
-        phone.hang_up()
-        wait_for_log(line, "gave up ringing", times=gave_up + 1)
-        assert not phone.seen("CALL_ESTABLISHED")
-        wait_until(lambda: line.calls_now() == 0, "a free place")
 
 
 def test_a_call_outlives_a_hold_longer_than_a_dead_peer_is_given(line: PhoneLine, tmp_path: Path) -> None:
@@ -118,11 +108,12 @@ def test_keys_are_heard_and_answered(line: PhoneLine, tmp_path: Path) -> None:
 
 def test_the_bot_ends_a_call_that_is_too_long_and_one_call_more_is_busy(tmp_path: Path) -> None:
     with (
-        phone_line(tmp_path / "line", PARLEY_MAX_CALL_S="6", PARLEY_MAX_CALLS="1") as line,
+        phone_line(tmp_path / "line", PARLEY_MAX_CALL_S="8", PARLEY_MAX_CALLS="1") as line,
         softphone(tmp_path / "first") as first,
         softphone(tmp_path / "second") as second,
     ):
-        call(line, first)
+        first.dial(line.uri)
+        first.wait("CALL_ESTABLISHED")
         second.dial(line.uri)
         assert second.wait("CALL_CLOSED").startswith("486")
         first.wait("CALL_CLOSED")  # by our BYE
@@ -135,7 +126,7 @@ def test_when_parley_is_stopped_its_callers_are_hung_up_on(tmp_path: Path) -> No
         with phone_line(tmp_path / "line") as line:
             call(line, phone)
             worker = worker_of(line)
-        phone.wait("CALL_CLOSED", 5)
+        phone.wait("CALL_CLOSED")
         assert not Path(f"/proc/{worker}").exists()
         assert "call ended: stopping" in line.log()
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.phone_line import PhoneLine, phone_line, tone_engine, voice, wait_until
+from tests.e2e.phone_line import PhoneLine, phone_line, tone_engine, voice, wait_for_log, wait_until
 from tests.e2e.sipp import sipp, write_speech
+from tests.e2e.softphone import softphone
 from tests.e2e.speakers import silence
 from tests.e2e.test_phone_outbound import call
 from tests.ports import free_port
@@ -27,6 +28,13 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLine]:
     ) as running:
         yield running
         assert running.calls_now() == 0
+
+
+@pytest.fixture(scope="module")
+def ringing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneLine]:
+    """It rings for longer than anybody here needs to give up."""
+    with phone_line(tmp_path_factory.mktemp("ringing"), PARLEY_SIP__RING_S="30") as running:
+        yield running
 
 
 def place(scenario: str, line: PhoneLine, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -47,9 +55,20 @@ def test_several_calls_at_once_all_go_well(line: PhoneLine, tmp_path: Path) -> N
     wait_until(lambda: line.calls_now() == 0, "the end of all calls")
 
 
-def test_who_gives_up_is_told_487(line: PhoneLine, tmp_path: Path) -> None:
-    done = place("cancel", line, tmp_path, "-m", "1")
+def test_who_gives_up_is_told_487(ringing: PhoneLine, tmp_path: Path) -> None:
+    done = place("cancel", ringing, tmp_path, "-m", "1")
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_a_caller_who_gives_up_while_it_rings_is_forgotten(ringing: PhoneLine, tmp_path: Path) -> None:
+    with softphone(tmp_path / "phone") as phone:
+        gave_up = ringing.log().count("gave up ringing")
+        phone.dial(ringing.uri)
+        phone.wait("CALL_RINGING")
+        phone.hang_up()
+        wait_for_log(ringing, "gave up ringing", times=gave_up + 1)
+        assert not phone.seen("CALL_ESTABLISHED")
+        wait_until(lambda: ringing.calls_now() == 0, "a free place")
 
 
 TRUNK = {
