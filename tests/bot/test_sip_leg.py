@@ -7,8 +7,12 @@ import asyncio
 import pytest
 
 from bot.ingress.sip import messages as m
+from bot.ingress.sip import phone as phone_module
+from bot.ingress.sip.ingress import configuration
 from bot.ingress.sip.leg import LegError
-from bot.ingress.sip.phone import WorkerLeg
+from bot.ingress.sip.phone import Phone, WorkerLeg
+from bot.ingress.sip.settings import SipSettings
+from tests.pipeline.memory.redis_server import log
 
 CALLED_US = m.Incoming("id", "sip:a@b", "sip:c@d", "x")
 
@@ -120,3 +124,16 @@ async def test_who_hangs_up_after_a_transfer_that_failed_has_hung_up() -> None:
         await transfer
     line.leg.happened(m.Closed("id", "Connection reset by peer [104]"))
     assert (await line.leg.ended()).reason == "hung-up"
+
+
+async def test_a_worker_has_more_time_to_start_than_it_may_be_mute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phone_module, "MUTE_S", 0.05)
+    phone = Phone(configuration(SipSettings(listen="127.0.0.1:5060")), lambda leg: leg.reject())
+    worker = asyncio.StreamReader()
+    listening = asyncio.create_task(phone._listen(worker))
+    await asyncio.sleep(0.2)
+    assert not listening.done()
+    with log("ERROR") as lines:
+        worker.feed_data(m.encode(m.Alive()))
+        await listening
+    assert lines == ["the phone's worker has not been heard of for 0.05 s"]

@@ -13,13 +13,12 @@ from bot.ingress.sip import messages as m
 from bot.ingress.sip.destinations import Destination
 from bot.ingress.sip.ingress import configuration
 from bot.ingress.sip.leg import LegError
-from bot.ingress.sip.phone import Phone
+from bot.ingress.sip.phone import START_S, Phone
 from bot.ingress.sip.placed import RING_S, PhoneCaller, PlacedCall
 from bot.ingress.sip.settings import SipSettings
 from bot.settings import Settings
 from pipeline.call import CallEnd
 
-START_S = 15.0  # for the phone's worker
 _PORTS = range(20_000, 32_000)  # above it begins ip_local_port_range, of which clients get theirs
 
 

@@ -23,7 +23,8 @@ from bot.ingress.sip.leg import LegEnd, LegError, LegEvent
 FIRST_PAUSE_S = 0.2  # before the first restart; doubled at each one that follows soon
 LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0  # a worker that ran this long was well: the next restart is quick again
-MUTE_S = 20.0  # a worker not heard of for so long never will be; it starts in 1 to 10 s
+START_S = 60.0  # for a worker's first word: it starts in 1 to 10 s, and later where there is much else to do
+MUTE_S = 20.0  # one not heard of any more for so long never will be
 OUTCOME_S = 35.0  # for the far end to do as asked; the worker itself gives a transfer ``stack.REFERRED_S``
 
 _STATUS = re.compile(r"([3-6]\d\d)\b")
@@ -284,17 +285,18 @@ class Phone:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Until the worker is gone, or has been mute for so long that it never will speak again."""
-        deframer, clock = m.Deframer(), asyncio.get_running_loop().time
+        deframer, clock, limit_s = m.Deframer(), asyncio.get_running_loop().time, START_S
         try:
-            async with asyncio.timeout(MUTE_S) as patience:
+            async with asyncio.timeout(limit_s) as patience:
                 while data := await reader.read(1 << 16):
-                    patience.reschedule(clock() + MUTE_S)
+                    limit_s = MUTE_S
+                    patience.reschedule(clock() + limit_s)
                     for body in deframer.feed(data):
                         self._said(m.from_worker.decode(body))
         except (m.BadFrame, msgspec.DecodeError) as error:
             logger.error("the phone's worker does not speak our protocol: {}", error)
         except TimeoutError:
-            logger.error("the phone's worker has not been heard of for {:g} s", MUTE_S)
+            logger.error("the phone's worker has not been heard of for {:g} s", limit_s)
         except ConnectionError:
             pass
 
