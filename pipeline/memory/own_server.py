@@ -33,7 +33,7 @@ from pipeline.memory.keys import ALL_LEASES
 
 START_S = 30.0  # the data of a busy day is read in a few seconds
 STOP_S = 5.0  # from SIGTERM to SIGKILL: it has only the last second's writes to save
-LOCK_S = 3.0  # the server of a Parley that was killed needs a moment to end
+LOCK_S = 15.0  # the server of a Parley that was killed has its last writes to save, maybe to a slow disk
 VISIT_S = 90.0  # a command that has a server for itself: longer than any takes
 PROBE_EVERY_S = 0.02
 FIRST_PAUSE_S = 0.1  # before the first restart; doubled at each one that follows soon
