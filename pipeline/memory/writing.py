@@ -206,7 +206,7 @@ class Writer:
             self.drop(state.call_id)
             await self._redis.eval(RELEASE, 1, self._keys.lease(state.call_id), self._process)
             return
-        if not held and over_at is None:
+        if not held and (over_at is None or self._may_be_had(state, over_at)):
             self._trouble(state, "another process has this call")
             return
         if not held or (over_at is not None and state.ever_written and self._is_anothers(found)):
@@ -265,6 +265,13 @@ class Writer:
 
     def _knows(self, state: CallState) -> bool:
         return self._calls.get(state.call_id) is state
+
+    def _may_be_had(self, state: CallState, over_at: float) -> bool:
+        """Whether a call that is over may be ours yet, though another process has its lease.
+
+        Redis has nothing of it, and who has the lease may have died: it is waited for as long as one lasts.
+        """
+        return not state.ever_written and time.monotonic() - over_at < LEASE_S
 
     def _is_anothers(self, revision: bytes | None) -> bool:
         return revision is not None and not revision.startswith(self._process.encode())

@@ -85,8 +85,9 @@ async def test_the_calls_of_a_process_that_died_are_anybodys_soon(server: RedisS
     await drop(dead)
 
 
+@pytest.mark.parametrize("over", [False, True])
 async def test_a_call_begun_while_a_dead_process_seems_to_hold_it_is_written_once_it_does_not(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, over: bool
 ) -> None:
     monkeypatch.setattr(pipeline_writing, "RENEW_S", 0.02)
     await server.do("SET", LEASE, "a process that died", "PX", 60_000)
@@ -98,11 +99,27 @@ async def test_a_call_begun_while_a_dead_process_seems_to_hold_it_is_written_onc
                 return bool(lines)
 
             call.entry(entry(0))
+            if over:
+                call.close()
             await until(refused, "the refusal")
             await server.do("PEXPIRE", LEASE, 1)
             await comes_to_hold(server, Remembered("a", {}, [entry(0)], Conversation()))
         assert len(lines) == 1
         assert "another process" in lines[0]
+
+
+async def test_a_call_that_ended_while_another_process_goes_on_with_it_is_not_kept(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_writing, "RENEW_S", 0.02)
+    monkeypatch.setattr(pipeline_writing, "LEASE_S", 0.1)
+    await server.do("SET", LEASE, "a process that lives")
+    async with writing(Memory(server.url)) as memory:
+        call = memory.call("a")
+        call.entry(entry(0))
+        call.close()
+        await written(memory)  # it gives that up
+        assert await server.keys() == {LEASE}
 
 
 async def test_who_has_lost_a_call_to_another_process_writes_no_more_into_it(server: RedisServer) -> None:
