@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_sync
 
 from model_runtime import protocol
-from model_runtime.engine.ops import Decode, Hear, Op
+from model_runtime.engine.ops import Decode, Hear, Op, Vocode
 from model_runtime.protocol import (
     Cancel,
     Commit,
@@ -200,12 +201,25 @@ async def test_the_end_of_the_models_thread_ends_every_call() -> None:
 
 async def test_cancel_is_obeyed_while_others_speak() -> None:
     async with running(slot_masking=True) as engine, engine.session("a") as a, engine.session("b") as b:
+        execute, go = engine.kit.execute, threading.Event()
+        begun: set[int] = set()  # streams
+
+        def held(op: Op) -> Any:
+            """No answer ends before it can be cancelled."""
+            if isinstance(op, Vocode):
+                if len(begun) == 2:
+                    go.wait(PATIENCE)
+                begun.add(id(op.stream))
+            return execute(op)
+
+        engine.kit.execute = held  # type: ignore[method-assign]  # a device that others keep busy
         await a.talk(0)
         await b.talk(0)
         await a.read(Speech)
         await b.read(Speech)
         await a.send(Cancel(0))
         assert (await a.read(Done)).reason == "cancelled"
+        go.set()
         await b.read(Speech)
 
 
