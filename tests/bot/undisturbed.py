@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 TICK_S = 0.01
 STILL_S = 0.1  # a caller's pause of 160 ms is taken for the end of a thought
-TRIES = 6
+TRIES = 4
 
 
 async def undisturbed(place: Callable[[], Awaitable[T]]) -> T:
