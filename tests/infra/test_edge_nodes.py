@@ -76,7 +76,7 @@ def test_when_a_node_dies_the_next_one_gets_its_calls(
     first, second = pair
     both, caller = [first.sip, second.sip], Phone(tmp_path / "caller", TRUNK, "carrier", 440)
     with phones(caller):
-        with running_edge(tmp_path, both, PROBE_S=str(SILENT), **DEAD) as edge:
+        with running_edge(tmp_path, both, 0, PROBE_S=str(SILENT), **DEAD) as edge:
             if how == "killed":
                 first.kill()
             else:
@@ -84,7 +84,7 @@ def test_when_a_node_dies_the_next_one_gets_its_calls(
             assert _outcomes(edge, caller, 4) == ["established"] * 4
             edge.await_log(f"node failed: node={NODE}:{first.sip} status=408")
             assert _answered(second) == 4
-        with running_edge(tmp_path, both, **DEAD) as edge:
+        with running_edge(tmp_path, both, 0, **DEAD) as edge:
             edge.await_node(first.sip, "I")
             failed = edge.log().count("node failed")
             assert _outcomes(edge, caller, 2) == ["established"] * 2
@@ -94,7 +94,7 @@ def test_when_a_node_dies_the_next_one_gets_its_calls(
 @pytest.mark.slow
 def test_who_is_back_gets_calls_again(tmp_path: Path, pair: tuple[Phone, Phone]) -> None:
     first, second = pair
-    with running_edge(tmp_path, [first.sip, second.sip], **DEAD) as edge:
+    with running_edge(tmp_path, [first.sip, second.sip], 0, **DEAD) as edge:
         second.kill()
         first.kill()
         edge.await_node(second.sip, "I")
@@ -157,7 +157,7 @@ def test_when_all_nodes_are_full_the_trunk_is_told_when_to_try_again(tmp_path: P
 
 
 def test_with_no_node_left_the_trunk_is_told_to_go_elsewhere(tmp_path: Path) -> None:
-    with running_edge(tmp_path, [free_port()], **DEAD) as edge, Line(edge, TRUNK) as trunk:
+    with running_edge(tmp_path, [free_port()], 0, **DEAD) as edge, Line(edge, TRUNK) as trunk:
         trunk.send(trunk.request("INVITE"))
         answer = trunk.whole_answer()
         assert answer.startswith("SIP/2.0 503 No Parley Answers")

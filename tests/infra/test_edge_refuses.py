@@ -44,7 +44,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory, node: Phone) -> Iterator[Ed
     """An edge for a trunk alone: no extensions, no registration."""
     folder = tmp_path_factory.mktemp("closed")
     limits = {"TRIES": "3", "BAN_S": "600", "CALLS_PER_SECOND": "3", "FLOOD": "20"}
-    with running_edge(folder, [node.sip], **limits) as running:
+    with running_edge(folder, [node.sip], 0, **limits) as running:
         yield running
 
 
@@ -148,8 +148,8 @@ def test_an_answer_that_was_listened_to_cannot_be_used_again(edge: Edge, strange
     challenge = _challenged(stranger, "REGISTER", "alice")
     answer = _digest(challenge, "alice", PASSWORD, "REGISTER", f"sip:bot@{edge.settings.public_address}")
     headers = {"From": "<sip:alice@parley>;tag=1", "To": "<sip:alice@parley>", "Authorization": answer}
-    assert stranger.ask("REGISTER", **headers) == "SIP/2.0 200 OK"
-    assert stranger.ask("REGISTER", **headers) == "SIP/2.0 401 Unauthorized"
+    assert stranger.ask("REGISTER", ANSWER_S, **headers) == "SIP/2.0 200 OK"
+    assert stranger.ask("REGISTER", ANSWER_S, **headers) == "SIP/2.0 401 Unauthorized"
 
 
 def test_one_extension_cannot_call_as_another(edge: Edge, stranger: Line) -> None:
@@ -229,7 +229,10 @@ def test_a_to_tag_alone_opens_nothing(edge: Edge, trunk: Line, node: Phone) -> N
     for route in ("", f"<sip:127.0.0.5:{node.sip};lr>", f"<sip:{edge.udp[0]}:{edge.udp[1]};lr>"):
         for method in ("BYE", "INVITE", "REFER"):
             changes = {"To": "<sip:bot@127.0.0.2>;tag=guess", "Route": route}
-            assert trunk.ask(method, **changes) == "SIP/2.0 481 Call Does Not Exist", (route, method)
+            assert trunk.ask(method, ANSWER_S, **changes) == "SIP/2.0 481 Call Does Not Exist", (
+                route,
+                method,
+            )
 
 
 def test_nobody_is_relayed_to_a_third_party(edge: Edge, trunk: Line) -> None:
