@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.phones import Phone, phones
+from tests.infra.phones import LONG_S, Phone, phones
 from tests.infra.running_edge import NODE, TRUNK, Edge, Line, running_edge
 from tests.ports import free_port
 
@@ -64,9 +64,30 @@ def _outcomes(edge: Edge, caller: Phone, calls: int) -> list[str]:
     return found
 
 
-def _answered(node: Phone) -> int:
+def _answered(node: Phone, expected: int) -> bool:
+    """Whether it has answered so many calls, when it has told of them, and no more."""
+
+    def told() -> int:
+        return sum(event.get("type") == "CALL_ESTABLISHED" for event in node.events)
+
+    deadline = time.monotonic() + LONG_S
+    while told() < expected and time.monotonic() < deadline:
+        node.listen(0.2)
     node.listen(0.1)
-    return sum(event.get("type") == "CALL_ESTABLISHED" for event in node.events)
+    return told() == expected
+
+
+def _hears(edge: Edge, caller: Phone, hz: int) -> bool:
+    """Whether a call reaches the node with this tone. On a busy machine half a second of it takes longer."""
+    for seconds in (1.5, 4.0, 8.0):
+        before = len(caller.events)
+        assert caller.dial(edge.uri()) == "established"
+        caller.listen_for(seconds)
+        caller.hang_up()
+        caller.await_event("CALL_CLOSED", before)
+        if heard := caller.heard_hz():
+            return heard == [hz]
+    return False
 
 
 @pytest.mark.parametrize("how", ["killed", pytest.param("hangs", marks=pytest.mark.slow)])
@@ -83,8 +104,9 @@ def test_when_a_node_dies_the_next_one_gets_its_calls(
                 first.pause(True)
             assert _outcomes(edge, caller, 4) == ["established"] * 4
             edge.await_log(f"node failed: node={NODE}:{first.sip} status=408")
-            assert _answered(second) == 4
-        with running_edge(tmp_path, both, 0, **DEAD) as edge:
+            assert _answered(second, 4)
+        (tmp_path / "again").mkdir()
+        with running_edge(tmp_path / "again", both, 0, **DEAD) as edge:
             edge.await_node(first.sip, "I")
             failed = edge.log().count("node failed")
             assert _outcomes(edge, caller, 2) == ["established"] * 2
@@ -109,8 +131,8 @@ def test_who_is_back_gets_calls_again(tmp_path: Path, pair: tuple[Phone, Phone])
         caller = Phone(tmp_path / "caller", TRUNK, "carrier", 440)
         with phones(caller):
             assert _outcomes(edge, caller, 4) == ["established"] * 4
-            assert _answered(first) == 2
-            assert _answered(second) == 2
+            assert _answered(first, 2)
+            assert _answered(second, 2)
 
 
 @pytest.mark.parametrize("says", ["503 Full", "486 Busy Here"])
@@ -126,11 +148,7 @@ def test_when_a_node_is_full_the_next_one_gets_the_call(
         with phones(caller):
             assert _outcomes(edge, caller, 3) == ["established"] * 3
             edge.await_log(f"status={says[:3]}")
-            caller.dial(edge.uri())
-            caller.listen_for(1.5)
-            caller.hang_up()
-            caller.await_event("CALL_CLOSED", len(caller.events) - 1)
-            assert caller.heard_hz() == [well.tone_hz]
+            assert _hears(edge, caller, well.tone_hz)
 
 
 def test_what_a_node_decides_the_caller_hears(tmp_path: Path) -> None:
@@ -179,10 +197,12 @@ def test_a_node_that_is_drained_keeps_its_calls_and_gets_no_more(
             assert edge.command("drain", f"{NODE}:{first.sip}").returncode == 0
             assert f"node {edge.settings.nodes[0].uri}: drained" in edge.command("status").stdout
             assert _outcomes(edge, there, 3) == ["established"] * 3
-            assert (_answered(first), _answered(second)) == (1, 3)
+            assert _answered(first, 1)
+            assert _answered(second, 3)
             time.sleep(2.5)  # two rounds of OPTIONS: they do not bring it back
             assert _outcomes(edge, there, 2) == ["established"] * 2
-            assert (_answered(first), _answered(second)) == (1, 5)
+            assert _answered(first, 1)
+            assert _answered(second, 5)
             before = len(first.events)
             here.hang_up()  # the call that it has ends as ever
             first.await_event("CALL_CLOSED", before)
