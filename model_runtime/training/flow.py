@@ -23,7 +23,8 @@ from model_runtime.speaking.flow import SIGMA_MIN, Flow, FlowConfig, chunk_mask,
 from model_runtime.training.codec import CODES, DIGITS, LEVELS
 from model_runtime.training.speech_loop import Loop, Losses
 
-SCHEDULES = ((8, 15, 25), (8, 15, 25), (7, 15, 25), (7,), (15,), (25,))  # tokens a chunk; the last repeats
+SERVED = (8, 12, 20, 25)  # tokens a chunk, the last repeated, as nano is served
+SCHEDULES = (SERVED, SERVED, (7, 15, 25), (7,), (15,), (25,))
 STREAMED = 0.6  # of the batches
 STEPS = 2  # solver steps that nano is served with
 
@@ -130,6 +131,14 @@ class Codebook(nn.Module):
         embedded: Tensor = self.mix(self.levels)
         return embedded
 
+    @torch.no_grad()
+    def learn(self, table: Tensor) -> None:
+        """Take over what `table` gave: it is linear in the digits, so it tells the mix that made it."""
+        known = torch.cat([self.levels, torch.ones(CODES, 1)], 1)
+        mix = torch.linalg.lstsq(known, table.float()).solution
+        self.mix.weight.copy_(mix[:-1].T)
+        self.mix.bias.copy_(mix[-1])
+
 
 class Head(nn.Module):
     """Throw-away: what `mu` lacks of the mel for being any speaker's. [B, T, C], [B, 192] -> [B, T, 80]."""
@@ -203,12 +212,24 @@ def losses_of(
 
 
 def train(
-    known: list[Spoken], unseen: list[Spoken], flow: Flow, folder: Path, steps: int, seed: int = 1
+    known: list[Spoken],
+    unseen: list[Spoken],
+    flow: Flow,
+    folder: Path,
+    steps: int,
+    seed: int = 1,
+    goes_on: bool = False,
 ) -> Loop:
-    """Trains `flow` in place; the loop's averaged weights (`loop.average`) are what is shipped."""
+    """Trains `flow` in place; the loop's averaged weights (`loop.average`) are what is shipped.
+
+    ``goes_on``: it has learnt before, so it is taught all at once from the first step.
+    """
     flow.input_embedding.requires_grad_(False)  # filled from the codebook in the end
     width = flow.config.input_size
-    modules = {"flow": flow, "book": Codebook(width), "head": Head(flow.encoder_proj.in_features)}
+    codebook = Codebook(width)
+    if goes_on:
+        codebook.learn(flow.input_embedding.weight)
+    modules = {"flow": flow, "book": codebook, "head": Head(flow.encoder_proj.in_features)}
     loop = Loop("flow", folder, modules, steps, rate=1.5e-3, seed=seed, average=("flow", "book"))
     book, head = modules["book"], modules["head"]
     assert isinstance(book, Codebook)
@@ -218,7 +239,7 @@ def train(
     def losses(step: int) -> Losses:
         rng = random.Random(f"{seed}/{step}")
         schedule = rng.choice(SCHEDULES) if rng.random() < STREAMED else None
-        matching = step >= REGRESSION_STEPS
+        matching = goes_on or step >= REGRESSION_STEPS
         batch = train_set.batch(rng.choice(SHAPES) if matching else ALONE, rng)
         found = losses_of(flow, book, head, batch, schedule, matching)
         return {"loss": sum(found.values(), torch.zeros(())), **found}

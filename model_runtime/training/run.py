@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from model_runtime.speaking.flow import Flow
+from model_runtime.speaking.loading import load_flow
 from model_runtime.speaking.mel import fbank, mel24k
 from model_runtime.speaking.token2wav import Token2Wav
 from model_runtime.speaking.vocoder import HiFT, HiFTConfig
-from model_runtime.speaking.voice import Voice
+from model_runtime.speaking.voice import Voice, VoicePreparer
 from model_runtime.training import codec, flow, speaker, speech_corpus, vocoder
 from model_runtime.training.judge import recognise
-from model_runtime.training.speech_corpus import OUTPUT, Utterance
+from model_runtime.training.speech_corpus import OUTPUT, SPEAKERS, Utterance
 from model_runtime.training.speech_features import to_rate, trimmed
 from model_runtime.training.speech_loop import Loop, write_run
 from model_runtime.training.speech_measure import measure
@@ -43,12 +46,14 @@ DEFAULT_STEPS = {
 @dataclass(frozen=True)
 class Folders:
     """Where a stage reads and writes: speech and training states in ``work``, what is to be shipped in
-    ``checkpoint``, and the records of runs in ``runs``.
+    ``checkpoint``, and the records of runs in ``runs``; ``from_nano``: what is not trained anew is that
+    checkpoint's.
     """
 
     work: Path
     checkpoint: Path = NANO
     runs: Path = RUNS
+    from_nano: bool = False
 
 
 def both_sets(work: Path, names: list[str] | None = None) -> tuple[list[Utterance], list[Utterance]]:
@@ -138,20 +143,36 @@ def run_codes(at: Folders, steps: int) -> None:
     print(f"{len(found)} answers, {seconds:.0f} s, {different} different codes")
 
 
+def hearers(at: Folders) -> tuple[Callable[[Utterance], Tensor], Callable[[Utterance], Tensor]]:
+    """What tells an utterance's codes [N], and whose it is [192]: this folder's, or the checkpoint's."""
+    if at.from_nano:
+        shipped = VoicePreparer(at.checkpoint / "token2wav")
+        return (
+            lambda u: shipped.tokens(to_rate(u.wave, 24000, 16000)).long(),
+            lambda u: shipped.speaker(to_rate(u.wave, 24000, 16000)),
+        )
+    net, who = trained_codec(at.work), trained_speaker(at.work)
+
+    def told(u: Utterance) -> Tensor:
+        bank = fbank(to_rate(u.wave, 24000, 16000))
+        embedding: Tensor = who((bank - bank.mean(0))[None])[0]
+        return embedding
+
+    return lambda u: torch.tensor(codec.encode(net, u)), told
+
+
 @torch.no_grad()
-def spoken(work: Path) -> tuple[list[flow.Spoken], list[flow.Spoken]]:
+def spoken(at: Folders) -> tuple[list[flow.Spoken], list[flow.Spoken]]:
     """The corpus as the flow sees it: codes, mel and speaker; made once, then kept."""
-    kept = work / "spoken.pt"
+    kept = at.work / "spoken.pt"
     if not kept.exists():
-        net, who = trained_codec(work), trained_speaker(work)
+        codes_of, speaker_of = hearers(at)
         sets = []
-        for utterances in both_sets(work):
+        for utterances in both_sets(at.work):
             rows = []
-            for u in utterances:
-                bank = fbank(to_rate(u.wave, 24000, 16000))
-                codes = torch.tensor(codec.encode(net, u))
-                embedding = who((bank - bank.mean(0))[None])[0]
-                rows.append((u.speaker, codes, u.mel[: 2 * len(codes)], embedding))
+            for u in tqdm(utterances, desc="hear"):
+                codes = codes_of(u)
+                rows.append((u.speaker, codes, u.mel[: 2 * len(codes)], speaker_of(u)))
             sets.append(rows)
         torch.save(sets, kept)
     known, unseen = ([flow.Spoken(*row) for row in rows] for rows in torch.load(kept, weights_only=True))
@@ -160,8 +181,11 @@ def spoken(work: Path) -> tuple[list[flow.Spoken], list[flow.Spoken]]:
 
 def run_flow(at: Folders, steps: int) -> None:
     """Trains the flow."""
-    known, unseen = spoken(at.work)
-    record(at, "flow", flow.train(known, unseen, Flow(flow.NANO), at.work, steps), utterances=len(known))
+    known, unseen = spoken(at)
+    net = load_flow(at.checkpoint / "token2wav") if at.from_nano else Flow(flow.NANO)
+    net = net.train().requires_grad_(True)
+    loop = flow.train(known, unseen, net, at.work, steps, goes_on=at.from_nano)
+    record(at, "flow", loop, utterances=len(known))
 
 
 def run_pitch(at: Folders, steps: int) -> None:
@@ -182,10 +206,12 @@ def run_export(at: Folders, steps: int) -> None:
 
     folder = at.checkpoint / "token2wav"
     folder.mkdir(parents=True, exist_ok=True)
-    speech_onnx.write_codec(trained_codec(at.work), folder / "speech_tokenizer_v2_25hz.onnx")
-    speech_onnx.write_speaker(trained_speaker(at.work), folder / "campplus.onnx")
     parts = [trained(at.work, "flow", module, average=True) for module in ("flow", "book")]
     speech_export.write_flow(flow.shipped(*parts), flow.NANO, folder)
+    if at.from_nano:
+        return
+    speech_onnx.write_codec(trained_codec(at.work), folder / "speech_tokenizer_v2_25hz.onnx")
+    speech_onnx.write_speaker(trained_speaker(at.work), folder / "campplus.onnx")
     speech_export.write_hift(trained_hift(at.work).state_dict(), folder)
     speech_export.write_voices(Token2Wav.load(folder), at.checkpoint / "voices")
     size = sum(
@@ -196,13 +222,14 @@ def run_export(at: Folders, steps: int) -> None:
 
 def run_measure(at: Folders, steps: int) -> None:
     """How well the exported half speaks: every path in every output voice."""
-    said: dict[str, list[int]] = json.loads((at.work / "answers.json").read_text())
+    answers = (RUNS if at.from_nano else at.work) / "answers.json"
+    said: dict[str, list[int]] = json.loads(answers.read_text())
     texts = list(said)[::2]
     token2wav = Token2Wav.load(at.checkpoint / "token2wav", steps=steps)
     told: dict[str, Any] = {}
     for voice_path in sorted((at.checkpoint / "voices").iterdir()):
         name, voice = voice_path.stem, Voice.load(voice_path)
-        engine = next(speaker for speaker in OUTPUT if speaker.name == name)
+        engine = next(speaker for speaker in SPEAKERS if speaker.name == name)
         original = {text: trimmed(speech_corpus.speak(engine, text), 24000) for text in texts}
 
         def vocoded(text: str, original: dict[str, Any] = original) -> Any:
@@ -260,12 +287,16 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=NANO, help="the checkpoint folder that export writes to")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where the records of the runs lie")
+    parser.add_argument(
+        "--from-nano",
+        action="store_true",
+        help="flow goes on from the checkpoint's, with its codec and speaker encoder; export writes it alone",
+    )
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    STAGES[args.stage](
-        Folders(args.work, args.out, args.runs), args.steps or DEFAULT_STEPS.get(args.stage, 0)
-    )
+    at = Folders(args.work, args.out, args.runs, args.from_nano)
+    STAGES[args.stage](at, args.steps or DEFAULT_STEPS.get(args.stage, 0))
 
 
 if __name__ == "__main__":

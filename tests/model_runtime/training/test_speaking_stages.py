@@ -171,6 +171,12 @@ def test_a_code_is_embedded_as_its_digits_are() -> None:
     torch.testing.assert_close(book.table()[codes], book(codes))
 
 
+def test_a_codebook_goes_on_from_what_one_like_it_shipped() -> None:
+    book, other = flow.Codebook(16), flow.Codebook(16)
+    other.learn(book.table().half())
+    torch.testing.assert_close(other.table(), book.table(), atol=1e-3, rtol=1e-2)
+
+
 def test_a_flow_batch_is_prompt_and_sentence_of_one_voice() -> None:
     sentences = flow.Sentences([spoken("slt", 40), spoken("slt", 60), spoken("rms", 30)])
     batch = sentences.batch(flow.Shape(6, 30, (10, 20)), random.Random(1))
@@ -206,6 +212,12 @@ def test_the_flow_stage_trains_and_its_files_are_read_by_the_product(
     weights = flow.shipped(loop.average["flow"].state_dict(), loop.average["book"].state_dict())
     write_flow(weights, SMALL, tmp_path)
     read = load_flow(tmp_path)
+    again = load_flow(tmp_path).train().requires_grad_(True)
+    (tmp_path / "on").mkdir()
+    on = flow.train(said, said, again, tmp_path / "on", steps=1, goes_on=True)
+    assert "matching" in on.history[0]  # from the first step
+    table = flow.shipped({}, on.average["book"].state_dict())["input_embedding.weight"]
+    torch.testing.assert_close(table, read.input_embedding.weight, atol=1e-2, rtol=1e-2)
     assert read.config == SMALL
     for name, value in weights.items():
         torch.testing.assert_close(read.state_dict()[name], value, atol=2e-3, rtol=2e-3)
