@@ -103,7 +103,7 @@ class AudioJitterBuffer:
         ready: list[JitterFrame] = []
         while self._expected is not None and self._expected in self._waiting:
             packet = self._waiting.pop(self._expected)
-            data: bytes = packet._data  # type: ignore[attr-defined]
+            data: bytes = packet._data  # type: ignore[attr-defined] # as above
             gap = (packet.timestamp - self._last_timestamp) % TIMESTAMP
             if self._unbroken and 0 < gap <= 5760:  # 120 ms, Opus's longest packet: a step, not a pause
                 self._step = gap

@@ -235,7 +235,7 @@ async def test_a_line_that_is_cut_loses_all_for_a_while() -> None:
         def getSenders(self) -> list[Sender]:  # noqa: N802  as W3C has it
             return [Sender()]
 
-    line.install(Peer())  # type: ignore[arg-type]
+    line.install(Peer())  # type: ignore[arg-type] # of a peer it asks no more than this
     speech, report = b"\x80\x6f" + bytes(10), b"\x80\xc8" + bytes(10)
     line.lose_all(60)
     for packet in (speech, report):

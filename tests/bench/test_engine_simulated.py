@@ -1,6 +1,7 @@
 """The real scheduling on a device that is only reckoned: what callers would get of it."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -109,7 +110,7 @@ def test_a_chunk_is_rendered_while_others_are_written(model: SpeechModel) -> Non
     waited = 0
     work = simulation._work
 
-    def watch(pieces: list) -> None:  # type: ignore[type-arg]
+    def watch(pieces: list[Any]) -> None:
         nonlocal waited
         ready = any(
             not job.away and type(job.op).__name__ == "Vocode"
@@ -119,7 +120,7 @@ def test_a_chunk_is_rendered_while_others_are_written(model: SpeechModel) -> Non
         waited += ready and isinstance(pieces[0].job.op, Decode) and not simulation.device.busy
         work(pieces)
 
-    simulation._work = watch  # type: ignore[method-assign]
+    simulation._work = watch  # type: ignore[method-assign] # to see what is done together
     with torch.inference_mode():
         simulation.run(10.0)
     assert waited == 0

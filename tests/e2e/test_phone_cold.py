@@ -80,8 +80,11 @@ async def test_a_caller_whom_nobody_takes_goes_on_with_the_bot(line: PhoneLine, 
             caller.dial(line.uri)
             await asyncio.to_thread(wait_for_log, line, "the caller could not be put through to")
             before = sum(heard(caller))
-            apologises = lambda: sum(heard(caller)) > before + GREETING_S / 2  # noqa: E731
-            await asyncio.to_thread(wait_until, apologises, "the bot's apology")
+
+            def apologised() -> bool:
+                return sum(heard(caller)) > before + GREETING_S / 2
+
+            await asyncio.to_thread(wait_until, apologised, "the bot's apology")
             assert caller.seen("CALL_CLOSED") == ["486 Busy Here"]  # with sales
             assert line.calls_now() == 1
             caller.hang_up()

@@ -122,7 +122,7 @@ def test_whatever_comes_goes_out_in_order_and_nothing_is_kept(numbers: list[int]
 def test_a_packet_without_a_payload_is_one_that_was_lost() -> None:
     """It would be the end of the stream to FFmpeg's decoder, and all that follows unheard."""
     receiver, padding = Receiver(), packet(2)
-    padding._data = b""  # type: ignore[attr-defined]
+    padding._data = b""  # type: ignore[attr-defined] # which the receiver sets
     receiver.feed(1)
     assert receiver.buffer.add(padding) == (False, None)
     assert receiver.feed(3, 4, 5) == [b"1", b"3", b"4", b"5"]

@@ -75,9 +75,8 @@ def _calls(library: ctypes.CDLL, sip_call_id: bytes) -> list[int]:
     found: list[int] = []
 
     def look(call: int, _: int) -> None:
-        if (library.call_id(call) or b"").startswith(
-            sip_call_id
-        ):  # the stack tells the beginning of a long one
+        # (The stack tells only the beginning of a long one.)
+        if (library.call_id(call) or b"").startswith(sip_call_id):
             found.append(call)
 
     library.uag_filter_calls(_EACH_CALL(look), None, None)

@@ -3,9 +3,9 @@
 Its ways that this module is built around (0.5): one user agent for each transport, since a request that comes
 by another is answered 404; ``answer(video=True)``, since without it every answer is followed by a re-INVITE
 of its own (an audio offer is answered with audio all the same); an answer before the PRACK that is due is
-refused and forgotten; refusing is 486 and nothing else (``refusal``
-goes round that); audio is polled; what happens to a call of ours while ``dial`` is still on its way back (a
-connection refused at once) is told to nobody but those who listen to the whole stack.
+refused and forgotten; refusing is 486 and nothing else (``refusal`` goes round that); audio is polled; what
+happens to a call of ours while ``dial`` is still on its way back (a connection refused at once) is told to
+nobody but those who listen to the whole stack.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
 from baresip.call import Call, CallState, TransferRequest
-from baresip.config import Account, Config
+from baresip.config import Config
 from baresip.errors import BaresipError
 from baresip.events import Event, StackEvent
 from baresip.runtime import Runtime
@@ -30,6 +30,7 @@ from baresip.ua import UserAgent
 from loguru import logger
 
 from bot.ingress.sip import messages as m
+from bot.ingress.sip.account import account
 from bot.ingress.sip.line import Line, Send
 from bot.ingress.sip.media import admit
 from bot.ingress.sip.referral import objection
@@ -39,12 +40,6 @@ from bot.ingress.sip.registration import EXPIRES_S, Registration
 from bot.ingress.sip.trust import attach, own_sockets
 
 TICK_S = 0.01
-NAMES = {
-    "opus": "opus/48000/2",
-    "g722": "g722/16000/1",
-    "pcmu": "pcmu",
-    "pcma": "pcma",
-}  # the stack's spelling
 # For as long as a phone rings we wait for word of who was sent on (RFC 3515, NOTIFY). Some never say any;
 # their new call may be answered later all the same, and then ends the one with us.
 REFERRED_S = 30.0
@@ -109,7 +104,7 @@ class Stack:
         if self._trust(wanted.port, networks) < len(transports):
             raise StackError(f"cannot listen on {wanted.host}:{wanted.port} for all transports")
         for transport in wanted.transports:
-            account = _account(
+            us = account(
                 wanted,
                 "catchall=yes",  # whatever number was called
                 user=wanted.caller_id or wanted.username or "parley",
@@ -117,7 +112,7 @@ class Stack:
                 reg_interval=0,
                 transport=transport,
             )
-            agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
+            agent = await UserAgent.create(self._runtime, us, transfer_policy=self._policy)
             agent.on_incoming(self._incoming)
             self._agents[transport] = agent
         if self._registrar is not None:
@@ -132,14 +127,14 @@ class Stack:
     async def _be_extension(
         self, wanted: m.Configure, registrar: Registrar, networks: list[IPv4Network]
     ) -> None:
-        account = _account(
+        us = account(
             wanted,
             user=wanted.username,
             domain=registrar.domain,
             reg_interval=EXPIRES_S,
             transport=registrar.transport,
         )
-        agent = await UserAgent.create(self._runtime, account, transfer_policy=self._policy)
+        agent = await UserAgent.create(self._runtime, us, transfer_policy=self._policy)
         agent.on_incoming(self._incoming)
         self._agents[registrar.domain] = agent
         self._registration = Registration(
@@ -376,29 +371,6 @@ async def _answer(call: Call) -> None:
             if not str(error).endswith(os.strerror(errno.EAGAIN)):
                 raise
         await asyncio.sleep(TICK_S)
-
-
-@dataclass(repr=False)
-class _Named(Account):
-    """An account with a display name, for which the binding has no field."""
-
-    name: str = ""
-
-    def aor(self) -> str:
-        """As the stack reads it (RFC 3261, section 20.10)."""
-        return f'"{self.name}" {super().aor()}' if self.name else super().aor()
-
-
-def _account(wanted: m.Configure, *params: str, **of: Any) -> Account:
-    """Who we are to others, by password and by name; ``params``: the stack's own."""
-    return _Named(
-        extra_params=("100rel=yes", *params),  # RFC 3262, with those who know it
-        password=wanted.password,
-        auth_user=wanted.auth_username or wanted.username or None,
-        audio_codecs=tuple(NAMES[codec] for codec in wanted.codecs),
-        name=wanted.caller_name,
-        **of,
-    )
 
 
 def _quality(line: Line, call: Call) -> m.Quality:

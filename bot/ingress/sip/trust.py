@@ -17,9 +17,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-MAX_NETWORKS = (
-    100  # a program has up to 4096 instructions; the settings name 64, SDP and a registrar's name more
-)
+# A program has up to 4096 instructions; the settings name 64 at most, SDP and a registrar's name some more.
+MAX_NETWORKS = 100
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 

@@ -14,7 +14,7 @@ so it counts neither for nor against those. Scenes that could not be played are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -92,7 +92,10 @@ def _tau_voice(seen: Sequence[Seen]) -> dict[str, Any]:
     answered = [one for one in seen if one.answered]
     cut_in, asked = _kinds(answered, *YIELDING, "echo interruption"), _kinds(seen, "turn end", *PAUSES)
     yielded = [one for one in cut_in if one.yielded]
-    kept: Callable[..., float] = lambda *kinds: share(not one.yielded for one in _kinds(answered, *kinds))  # noqa: E731
+
+    def kept(*kinds: str) -> float:
+        return share(not one.yielded for one in _kinds(answered, *kinds))
+
     return {
         "R_R": share(one.voice_to_voice_ms is not None for one in asked),
         "L_R_ms": _times(asked, "voice_to_voice_ms"),
